@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs the checks: lint, units, Molecule scenarios. Prints a line per step and counts at the end.
+
+The output of each step goes to tests/output/<step>.log; a failed step's tail is printed as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OUTPUT = ROOT / "tests" / "output"
+PLUGINS = ".collections/ansible_collections/devnode/gpu/plugins"
+TAIL_LINES = 60
+# The whole lab last: it is the dearest, and the role scenarios say more precisely what broke.
+LAST_SCENARIO = "site"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command. `junit` means that it reports its own tests, which are counted as well."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: dict[str, str] = field(default_factory=dict)
+    junit: bool = False
+
+
+@dataclass
+class Count:
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def add(self, other: Count) -> None:
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+
+
+def lint_steps() -> list[Step]:
+    return [
+        Step("yamllint", ("yamllint", "-s", "-c", ".config/yamllint.yml", ".")),
+        Step("ruff", ("ruff", "check", "plugins", "tests", "molecule")),
+        # By this path mypy gives the modules the names that they have when Ansible imports them.
+        Step("mypy", ("mypy", PLUGINS)),
+        Step("mypy-tests", ("mypy", "tests/run.py", "tests/lab")),
+        Step("ansible-lint", ("ansible-lint", "-c", ".config/ansible-lint.yml", "--offline")),
+        Step("syntax", ("ansible-playbook", "--syntax-check", "-i", "inventory/example", "site.yml")),
+        Step("inventory", ("ansible-inventory", "-i", "inventory/example", "--list")),
+    ]
+
+
+def unit_steps() -> list[Step]:
+    return [Step("unit", (sys.executable, "-m", "pytest", "tests/unit"), junit=True)]
+
+
+def scenario_names() -> list[str]:
+    names = sorted(p.parent.name for p in (ROOT / "molecule").glob("*/molecule.yml"))
+    return [n for n in names if n != LAST_SCENARIO] + [n for n in names if n == LAST_SCENARIO]
+
+
+def molecule_step(name: str) -> Step:
+    ephemeral = os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", f"/tmp/devnode-mol-{name}")  # noqa: S108  short, for sockets
+    return Step(
+        f"molecule-{name}",
+        ("molecule", "test", "-s", name),
+        env={"MOLECULE_EPHEMERAL_DIRECTORY": ephemeral},
+        junit=True,
+    )
+
+
+def _junit_count(path: Path) -> Count:
+    count = Count()
+    if not path.exists():
+        return count
+    for case in ET.parse(path).iter("testcase"):  # noqa: S314  our own pytest's report
+        skip = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            count.failed += 1
+        elif skip is not None:
+            count.skipped += 1
+            print(f"      skipped: {case.get('classname')}.{case.get('name')}: {skip.get('message')}")
+        else:
+            count.passed += 1
+    return count
+
+
+def run(step: Step) -> Count:
+    log = OUTPUT / f"{step.name}.log"
+    report = OUTPUT / f"{step.name}.xml"
+    report.unlink(missing_ok=True)
+    env = {**os.environ, **step.env}
+    if step.junit:
+        env["PYTEST_ADDOPTS"] = f"{env.get('PYTEST_ADDOPTS', '')} --junitxml={report}".strip()
+    started = time.monotonic()
+    print(f"  ... {step.name}", flush=True)
+    with log.open("wb") as out:
+        status = subprocess.run(step.argv, cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT).returncode
+    seconds = time.monotonic() - started
+    count = _junit_count(report) if step.junit else Count()
+    # The command itself counts as one check: a scenario that dies before its tests has failed.
+    if status == 0:
+        count.passed += 1
+    else:
+        count.failed += 1
+    verdict = "ok " if status == 0 else "FAILED"
+    print(f"  {verdict} {step.name}  {seconds:.0f} s  ({count.passed} passed, {count.failed} failed)", flush=True)
+    if status != 0:
+        lines = log.read_text(errors="replace").splitlines()
+        print("\n".join(f"      | {line}" for line in lines[-TAIL_LINES:]))
+        print(f"      whole output: {log.relative_to(ROOT)}", flush=True)
+    return count
+
+
+def run_all(steps: Sequence[Step], jobs: int = 1) -> Count:
+    total = Count()
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        for count in pool.map(run, steps):
+            total.add(count)
+    return total
+
+
+def molecule_all(names: Sequence[str]) -> Count:
+    """Molecule needs a container engine; without one the scenarios are skipped only when that was asked for."""
+    if os.environ.get("ENGINE") == "none":
+        for name in names:
+            print(f"  skipped molecule-{name}: ENGINE=none")
+        return Count(skipped=len(names))
+    total = run(Step("engine", (sys.executable, "tests/lab/lab.py", "engine")))
+    if total.failed:
+        print("No container engine: the scenarios cannot run. To run only what needs none: make test ENGINE=none")
+        return total
+    total.add(run(Step("images", (sys.executable, "tests/lab/lab.py", "images"))))
+    roles = [molecule_step(n) for n in names if n != LAST_SCENARIO]
+    total.add(run_all(roles, jobs=int(os.environ.get("MOLECULE_JOBS", "1"))))
+    total.add(run_all([molecule_step(n) for n in names if n == LAST_SCENARIO]))
+    return total
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["gate", "full", "lint", "unit", "molecule"])
+    parser.add_argument("scenario", nargs="*")
+    args = parser.parse_args()
+    unknown = set(args.scenario) - set(scenario_names())
+    if unknown:
+        parser.error(f"no scenario {', '.join(sorted(unknown))}; there are: {', '.join(scenario_names())}")
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    total = Count()
+    if args.what in ("gate", "full", "lint"):
+        total.add(run_all(lint_steps(), jobs=2))
+    if args.what in ("gate", "full", "unit"):
+        total.add(run_all(unit_steps()))
+    if args.what in ("gate", "full", "molecule"):
+        total.add(molecule_all(args.scenario or scenario_names()))
+    minutes = (time.monotonic() - started) / 60
+    print(f"\n{minutes:.1f} minutes")
+    print(f"{total.passed} passed, {total.failed} failed, {total.skipped} skipped")
+    return 1 if total.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
