@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""On a finished host, check mode must announce nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+
+RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
+
+
+def test_check_mode_on_the_finished_host_changes_nothing() -> None:
+    done = subprocess.run(
+        [
+            "ansible-playbook",
+            "--check",
+            "--diff",
+            "--inventory",
+            os.environ["MOLECULE_INVENTORY_FILE"],
+            "--skip-tags=molecule-notest,notest,molecule-idempotence-notest",
+            os.path.join(os.environ["MOLECULE_SCENARIO_DIRECTORY"], "converge.yml"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"},
+    )
+    recap = RECAP.findall(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert recap, done.stdout
+    assert all(counts == ["0", "0", "0"] for _, *counts in recap), done.stdout

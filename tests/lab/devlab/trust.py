@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What this machine trusts, given to hosts at run time: an extra CA and the package index. Never part of an image."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from .shell import attempt, docker
+
+CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\s+[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
+HOST_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+CA_FOLDER = "/usr/local/share/ca-certificates"
+# The settings of pip that name an index. Paths of this machine mean nothing on a host, so only URLs go over.
+INDEX_SETTINGS = ("index-url", "extra-index-url", "trusted-host")
+
+
+def bundle_path(env: Mapping[str, str]) -> Path | None:
+    """DEVNODE_EXTRA_CA (empty: none), else the bundle that this machine's own tools were given."""
+    names = ("DEVNODE_EXTRA_CA",) if "DEVNODE_EXTRA_CA" in env else ("SSL_CERT_FILE", "PIP_CERT")
+    for name in names:
+        if env.get(name) and Path(env[name]).is_file():
+            return Path(env[name])
+    return None
+
+
+def certificates(text: str) -> set[str]:
+    """Each certificate of a bundle, in one form, so that bundles can be compared."""
+    return {"\n".join(found.split("\n")).strip().replace("\r", "") for found in CERTIFICATE.findall(text)}
+
+
+def pip_config(listing: str) -> str:
+    """`pip config list` of this machine, as a pip.conf for a host. Empty when no index is named there."""
+    values: dict[str, str] = {}
+    for line in listing.splitlines():
+        key, _, value = line.partition("=")
+        name = key.rpartition(".")[2]
+        words = [w for w in value.strip("'\"").replace("\\n", " ").split() if name == "trusted-host" or _is_url(w)]
+        if name in INDEX_SETTINGS and words:
+            values[name] = " ".join(words)
+    if not set(values) & {"index-url", "extra-index-url"}:
+        return ""
+    return "[global]\n" + "".join(f"{name} = {value}\n" for name, value in sorted(values.items()))
+
+
+def _is_url(word: str) -> bool:
+    return word.startswith(("http://", "https://"))
+
+
+def give(container: str) -> None:
+    """Let a host trust and use what this machine does."""
+    _give_certificates(container)
+    listing = attempt([sys.executable, "-m", "pip", "config", "list"]).stdout
+    config = pip_config(listing)
+    if config:
+        docker("exec", "-i", container, "sh", "-c", "umask 022; cat >/etc/pip.conf", stdin=config)
+
+
+def _give_certificates(container: str) -> None:
+    bundle = bundle_path(os.environ)
+    if bundle is None:
+        return
+    known = certificates(docker("exec", container, "cat", HOST_BUNDLE))
+    extra = sorted(certificates(bundle.read_text(errors="replace")) - known)
+    if not extra:
+        return
+    script = (
+        f"umask 022; cd {CA_FOLDER} && "
+        'awk \'/BEGIN CERT/{n++} {print > ("lab-extra-" n ".crt")}\' && update-ca-certificates >/dev/null 2>&1'
+    )
+    docker("exec", "-i", container, "sh", "-c", script, stdin="\n".join(extra) + "\n")

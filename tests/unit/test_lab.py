@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The lab's pure parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from lab.devlab import engine, hosts, images, keys, networks, scenario, trust
+from lab.devlab.shell import LabError, attempt, run, wait_for
+
+CERT_A = "-----BEGIN CERTIFICATE-----\nQUFB\nQkJC\n-----END CERTIFICATE-----"
+CERT_B = "-----BEGIN CERTIFICATE-----\nQ0ND\n-----END CERTIFICATE-----"
+
+
+def make(*platforms: dict[str, object]) -> scenario.Scenario:
+    return scenario.Scenario("ssh_server", Path("/nowhere"), list(platforms))
+
+
+def test_a_content_hash_follows_names_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    first = images.content_hash(tmp_path)
+    assert images.content_hash(tmp_path) == first
+    assert images.content_hash(tmp_path, "word") != first
+    (tmp_path / "a").rename(tmp_path / "b")
+    renamed = images.content_hash(tmp_path)
+    (tmp_path / "b").write_text("2")
+    assert len({first, renamed, images.content_hash(tmp_path)}) == 3
+
+
+def test_an_unknown_system_is_refused_before_anything_runs() -> None:
+    with pytest.raises(LabError, match=r"debian11.*Allowed: debian12, debian13"):
+        images.ensure("debian11")
+
+
+def test_only_root_on_debian_or_ubuntu_installs_an_engine() -> None:
+    assert engine._why_not_ours(0, "debian", "") == ""
+    assert engine._why_not_ours(0, "linuxmint", "ubuntu debian") == ""
+    assert "not root" in engine._why_not_ours(1000, "debian", "")
+    assert "fedora" in engine._why_not_ours(0, "fedora", "")
+
+
+def test_every_name_has_a_subnet_of_its_own_and_falls_back_to_all_others() -> None:
+    order = networks.preferred_subnets("x")
+    assert order == networks.preferred_subnets("x")
+    assert sorted(order) == sorted(networks.SUBNETS)
+    assert networks.address_in("10.203.77.0/24", 2) == "10.203.77.12"
+
+
+def test_containers_carry_the_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DEVNODE_PREFIX", raising=False)
+    assert make().container("debian13") == "devnode-ssh_server-debian13"
+    monkeypatch.setenv("DEVNODE_PREFIX", "me")
+    assert make().container("debian13") == "me-ssh_server-debian13"
+
+
+def test_a_platform_becomes_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEVNODE_PREFIX", "me")
+    one = make(
+        {"name": "b", "image": "debian12", "networks": [{"name": "public"}, {"name": "private"}]},
+        {"name": "n", "image": "debian13", "labels": {"engine": "true"}, "networks": [{"name": "private"}]},
+    )
+    subnets = {"public": "10.203.70.0/24", "private": "10.203.71.0/24"}
+    first, second = (scenario.host_spec(one, index, subnets) for index in (0, 1))
+    assert [(a.network, a.address) for a in first.attachments] == [
+        ("me-ssh_server-public", "10.203.70.10"),
+        ("me-ssh_server-private", "10.203.71.10"),
+    ]
+    assert not first.engine
+    assert second.engine
+    assert second.attachments[0].address == "10.203.71.11"
+
+
+def test_a_platform_with_a_wrong_image_is_named() -> None:
+    with pytest.raises(LabError, match=r'platforms\[0\]\.image: "trixie"'):
+        scenario.host_spec(make({"name": "x", "image": "trixie"}), 0, {"default": "10.203.70.0/24"})
+
+
+def test_an_engine_host_gets_volumes_and_no_host_is_privileged() -> None:
+    place = (hosts.Attachment("net", "10.203.70.10"),)
+    plain = hosts.run_arguments(hosts.HostSpec("c", "h", attachments=place), "image", ipv6=False)
+    engine_host = hosts.run_arguments(hosts.HostSpec("c", "h", engine=True, attachments=place), "image", ipv6=True)
+    assert plain[-1] == "image"
+    assert "--privileged" not in plain + engine_host
+    assert "/var/lib/docker" not in plain
+    assert "/var/lib/docker" in engine_host
+    assert "net.ipv6.conf.all.disable_ipv6=0" in engine_host
+    assert plain[plain.index("--ip") + 1] == "10.203.70.10"
+
+
+def test_ssh_always_checks_the_host_key(tmp_path: Path) -> None:
+    targets = [keys.Target("gpu-01", "10.0.0.1", "ssh-ed25519 AAAA", jump="bastion")]
+    text = keys.ssh_config(targets, tmp_path / "with space")
+    assert "StrictHostKeyChecking yes" in text
+    assert "accept-new" not in text
+    assert keys.known_hosts(targets) == "gpu-01 ssh-ed25519 AAAA\n"
+    path = tmp_path / "config"
+    path.write_text(text)
+    effective = run(["ssh", "-G", "-F", path, "gpu-01"])
+    for line in ("hostname 10.0.0.1", "hostkeyalias gpu-01", "user automation", "proxyjump bastion"):
+        assert line in effective.splitlines()
+    assert f"userknownhostsfile {tmp_path}/with space/known_hosts" in effective
+
+
+def test_a_bundle_is_taken_apart_and_compared() -> None:
+    assert trust.certificates(f"# a\n{CERT_A}\n# b\n{CERT_B}\n") == {CERT_A, CERT_B}
+    assert trust.certificates(CERT_A.replace("\n", "\r\n")) == {CERT_A}
+    assert trust.certificates("nothing") == set()
+
+
+def test_the_extra_ca_can_be_named_or_turned_off(tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.crt"
+    bundle.write_text(CERT_A)
+    assert trust.bundle_path({}) is None
+    assert trust.bundle_path({"SSL_CERT_FILE": str(bundle)}) == bundle
+    assert trust.bundle_path({"SSL_CERT_FILE": str(bundle), "DEVNODE_EXTRA_CA": ""}) is None
+    assert trust.bundle_path({"DEVNODE_EXTRA_CA": str(tmp_path / "none")}) is None
+
+
+@pytest.mark.parametrize(
+    ("listing", "expected"),
+    [
+        ("", ""),
+        ("global.timeout='10'", ""),
+        ("global.extra-index-url='file:///srv/wheels'", ""),
+        ("global.trusted-host='pypi.example.org'", ""),
+        (
+            "global.index-url='https://pypi.example.org/simple'\nglobal.trusted-host='pypi.example.org'",
+            "[global]\nindex-url = https://pypi.example.org/simple\ntrusted-host = pypi.example.org\n",
+        ),
+    ],
+)
+def test_only_urls_of_an_index_go_to_hosts(listing: str, expected: str) -> None:
+    assert trust.pip_config(listing) == expected
+
+
+def test_a_failed_command_says_what_it_was_and_what_it_said() -> None:
+    with pytest.raises(LabError, match="ended with 3:\nbroken"):
+        run(["sh", "-c", "echo broken >&2; exit 3"])
+    assert attempt(["devnode-no-such-program"]).returncode == 127
+    assert attempt(["sleep", "5"], timeout=0.1).returncode == 124
+
+
+def test_waiting_ends() -> None:
+    with pytest.raises(LabError, match="the moon"):
+        wait_for("the moon", lambda: False, 0.05, 0.01)
