@@ -21,6 +21,7 @@ PATH_RE = re.compile(r"/[A-Za-z0-9._+@/-]*")
 ENV_NAME_RE = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
 SIZE_RE = re.compile(r"([1-9][0-9]{0,12})([bkmgt]?)")
 CPUS_RE = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,3})?")
+RATE_RE = re.compile(r"[1-9][0-9]{0,5}/(?:second|minute|hour) burst [1-9][0-9]{0,5}")
 UUID_RE = re.compile(r"(?:GPU|MIG)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 GPU_INDEX_RE = re.compile(r"[0-9]{1,3}(?::[0-9]{1,3})?")
 IMAGE_RE = re.compile(
@@ -201,6 +202,16 @@ def uid(value: Any) -> int:
         low, high = UID_RESERVED
         raise InvalidError("is reserved by the system", f"{UID_MIN}-{low - 1}, {high + 1}-{UID_MAX}")
     return number
+
+
+def rate(value: Any) -> str:
+    """How many new connections one address may open; empty for any number."""
+    allowed = '"<number>/second|minute|hour burst <number>", such as "120/minute burst 300", or empty'
+    if value == "":
+        return ""
+    if not RATE_RE.fullmatch(_text(value, allowed)):
+        raise InvalidError("is not a rate", allowed)
+    return str(value)
 
 
 def boolean(value: Any) -> bool:

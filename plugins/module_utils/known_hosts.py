@@ -1,0 +1,117 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The record of host keys beside the inventory: an ordinary OpenSSH known_hosts file.
+
+A line that this collection wrote carries its scope behind the key, where ssh expects a comment: `devnode:enrolled` or
+`devnode:workspaces@gpu-01`. It changes and removes lines of the scope that is being written and no others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Dict, List, Mapping, Sequence, Tuple
+
+from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import PublicKey, public_key
+from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError
+
+MARK = "devnode:"
+
+
+class ChangedKeyError(ValueError):
+    """A name already has another key."""
+
+    def __init__(self, changed: List[Tuple[str, str, str]]) -> None:
+        self.changed = changed  # (alias, fingerprint on record, fingerprint now)
+        super().__init__(", ".join(alias for alias, _old, _new in changed))
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line that names keys; foreign lines are kept as they are."""
+
+    alias: str
+    key: PublicKey
+    scope: str
+
+    def __str__(self) -> str:
+        return f"{self.alias} {self.key.bare} {MARK}{self.scope}"
+
+
+@dataclass
+class Record:
+    """A record that was read."""
+
+    foreign: List[str] = field(default_factory=list)
+    ours: List[Line] = field(default_factory=list)
+    keys: Dict[str, Tuple[PublicKey, ...]] = field(default_factory=dict)
+    errors: List[Tuple[int, str]] = field(default_factory=list)
+
+    def text(self) -> str:
+        """The file: foreign lines first and in their order, then ours, sorted."""
+        ours = sorted({str(line): line for line in self.ours}.values(), key=lambda line: (line.alias, str(line)))
+        lines = [*self.foreign, *(str(line) for line in ours)]
+        return "".join(line + "\n" for line in lines)
+
+
+def parse(text: str) -> Record:
+    """Read a known_hosts file. Hashed names, patterns, CA and revocation lines are kept, but name no key here."""
+    record = Record()
+    for number, raw in enumerate(text.split("\n")[: -1 if text.endswith("\n") else None], 1):
+        words = raw.split(None, 1)
+        if len(words) < 2 or raw.lstrip().startswith(("#", "@", "|")):
+            record.foreign.append(raw)
+            continue
+        try:
+            key = public_key(words[1])
+        except InvalidError as error:
+            record.errors.append((number, error.why))
+            record.foreign.append(raw)
+            continue
+        bare = PublicKey(key.type, key.base64)
+        for alias in words[0].split(","):
+            record.keys[alias] = (*record.keys.get(alias, ()), bare)
+        if key.comment.startswith(MARK) and "," not in words[0]:
+            record.ours.append(Line(words[0], bare, key.comment[len(MARK) :]))
+        else:
+            record.foreign.append(raw)
+    return record
+
+
+def merge(
+    record: Record, scope: str, entries: Mapping[str, Sequence[PublicKey]], replace: bool = False, prune: bool = True
+) -> Record:
+    """The record with these keys in the scope.
+
+    Raises ChangedKeyError where a name is on record with other keys, unless `replace`. With `prune`, names of the
+    scope that are not in `entries` any more are removed.
+    """
+    changed = [found for alias in sorted(entries) for found in _changed(alias, record, entries[alias])]
+    foreign_names = {alias for alias in entries if alias in record.keys} - {line.alias for line in record.ours}
+    if changed and (not replace or foreign_names & {alias for alias, _old, _new in changed}):
+        raise ChangedKeyError(changed)
+    kept = [line for line in record.ours if line.alias not in entries and (line.scope != scope or not prune)]
+    new_lines = [
+        Line(alias, PublicKey(key.type, key.base64), scope)
+        for alias in entries
+        if alias not in foreign_names
+        for key in entries[alias]
+    ]
+    return parse(Record(foreign=record.foreign, ours=[*kept, *new_lines]).text())
+
+
+def _changed(alias: str, record: Record, now: Sequence[PublicKey]) -> List[Tuple[str, str, str]]:
+    """Whether a name would silently get another key than it has on record.
+
+    Keys may come and go (a type that is new, a rotation announced by both keys at once), as long as one key that is
+    known stays, and every new key either is of a new type or comes beside a known one of its type.
+    """
+    known = record.keys.get(alias, ())
+    if not known:
+        return []
+    if not set(known) & set(now):
+        return [(alias, known[0].fingerprint, now[0].fingerprint if now else "none")]
+    for key in now:
+        same_type = [old for old in known if old.type == key.type]
+        if key not in known and same_type and not set(same_type) & set(now):
+            return [(alias, same_type[0].fingerprint, key.fingerprint)]
+    return []

@@ -1,0 +1,146 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The topology: everything the inventory says about who may reach what, checked as a whole.
+
+    topology = load(Source(bastions=…, nodes=…, users=…, workspaces=…))
+
+raises TopologyError with every problem, or returns a Topology that the plans (topology_plan) can be made from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from ansible_collections.devnode.gpu.plugins.module_utils import known_hosts, topology_check, validators
+from ansible_collections.devnode.gpu.plugins.module_utils import topology_parse as parse
+from ansible_collections.devnode.gpu.plugins.module_utils.topology_read import Entry, Problems, TopologyError
+from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import (
+    Host,
+    Person,
+    Topology,
+    Workspace,
+)
+
+# Generous on purpose: 200 people behind one address (NAT) get in within seconds, a flood does not.
+BASTION_RATE = "120/minute burst 300"
+_NETWORKS = ("devnode_allowed_networks", "devnode_controllers")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The inventory's plain values. A node whose variables are None is known by name only."""
+
+    bastions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    nodes: Mapping[str, Optional[Mapping[str, Any]]] = field(default_factory=dict)
+    groups: Mapping[str, Tuple[str, ...]] = field(default_factory=dict)  # other groups, for `nodes:`
+    users: Any = None
+    workspaces: Any = None
+    projects: Any = None
+    allowed_networks: Any = None
+    controllers: Any = None
+    bastion_rate: Any = None
+    known_hosts: str = ""
+
+
+def load(source: Source) -> Topology:
+    """Check the whole inventory and return the topology."""
+    problems = Problems()
+    hosts = _hosts(problems, source)
+    _defined(problems, source)
+    users = parse.parse_users(problems, source.users or [])
+    projects = parse.parse_projects(problems, source.projects or [])
+    workspaces = parse.parse_workspaces(problems, source.workspaces or [], _node_names(source))
+    networks = Entry(problems, "", {_NETWORKS[0]: source.allowed_networks, _NETWORKS[1]: source.controllers}, _NETWORKS)
+    allowed_networks = networks.each(_NETWORKS[0], validators.network)
+    controllers = networks.each(_NETWORKS[1], validators.network)
+    rate = Entry(problems, "", {"devnode_bastion_rate": source.bastion_rate}, ("devnode_bastion_rate",))
+    bastion_rate = rate.get("devnode_bastion_rate", validators.rate, BASTION_RATE)
+
+    topology_check.check_hosts(problems, list(source.bastions), list(source.nodes), hosts)
+    topology_check.check_users(users)
+    topology_check.check_projects(projects)
+    topology_check.check_names(problems, source.bastions, source.nodes, workspaces)
+    topology_check.check_workspaces(users, projects, workspaces, hosts)
+    host_keys = _known_keys(problems, source.known_hosts)
+    if problems.found:
+        raise TopologyError(problems.found)
+
+    people = sorted((person for _entry, person in users if person), key=lambda person: person.name)
+    present = {person.name: person for person in people if person.present}
+    warnings: List[str] = []
+    kept = [_without_leavers(entry, workspace, present, warnings) for entry, workspace in workspaces if workspace]
+    return Topology(
+        bastions=tuple(hosts[name] for name in sorted(source.bastions)),
+        nodes=tuple(hosts[name] for name in sorted(source.nodes) if name in hosts),
+        people=tuple(present.values()),
+        workspaces=tuple(sorted((item for item in kept if item), key=lambda item: item.name)),
+        projects=tuple(sorted((item for _entry, item in projects if item), key=lambda item: item.name)),
+        allowed_networks=_sorted(allowed_networks),
+        controllers=_sorted(controllers),
+        bastion_rate=bastion_rate,
+        host_keys=host_keys,
+        warnings=tuple(warnings),
+    )
+
+
+def _hosts(problems: Problems, source: Source) -> Dict[str, Host]:
+    """Every host whose variables are given; a node without a bastion of its own gets the first."""
+    first = sorted(source.bastions)[0] if source.bastions else ""
+    found: Dict[str, Host] = {}
+    for name, variables in {**source.nodes, **source.bastions}.items():
+        host = parse.parse_host(problems, name, variables) if variables is not None else None
+        if host is not None:
+            is_node = name in source.nodes and not host.bastion
+            found[name] = replace(host, bastion=first) if is_node else host
+    return found
+
+
+def _defined(problems: Problems, source: Source) -> None:
+    """An undefined list is not an empty one: taking it as empty would take everybody's access away."""
+    for name in ("users", "workspaces", "allowed_networks"):
+        if getattr(source, name) is None:
+            problems.missing(
+                f"devnode_{name}", "is not defined for this host", "a list, in group_vars/all (it may be empty: [])"
+            )
+
+
+def _node_names(source: Source) -> Dict[str, Tuple[str, ...]]:
+    """What `node` and `nodes` may say: nodes, and groups with nodes in them."""
+    names = {
+        group: tuple(name for name in sorted(members) if name in source.nodes)
+        for group, members in source.groups.items()
+    }
+    names = {group: members for group, members in names.items() if members}
+    names.update({name: (name,) for name in source.nodes})
+    return names
+
+
+def _known_keys(problems: Problems, text: str) -> Dict[str, Any]:
+    record = known_hosts.parse(text)
+    for number, why in record.errors:
+        problems.missing(f"devnode_known_hosts, line {number}", why)
+    return record.keys
+
+
+def _sorted(networks: Tuple[str, ...]) -> Tuple[str, ...]:
+    return tuple(sorted(networks))
+
+
+def _without_leavers(
+    entry: Entry, workspace: Workspace, present: Mapping[str, Person], warnings: List[str]
+) -> Optional[Workspace]:
+    """The workspace with the people who are still here, or None when nobody is.
+
+    Taking somebody's access away is one change in the inventory and must never wait for a second one. So a shared
+    workspace whose owner left goes on under its first member, and the run says so.
+    """
+    here = [name for name in workspace.people if name in present]
+    if not here:
+        return None
+    if here[0] != workspace.owner:
+        warnings.append(
+            f'{entry.path}.owner: "{workspace.owner}" is absent. {here[0]} stands in as the owner of '
+            f"{workspace.name} until you name one."
+        )
+    return replace(workspace, owner=here[0], members=tuple(here[1:]))

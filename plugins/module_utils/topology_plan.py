@@ -1,0 +1,151 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the topology means for one bastion and for one node: the inputs of their roles, as plain data.
+
+Everything is sorted, so that the same inventory gives the same plan and a second run changes nothing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any, Dict, Iterable, List, Tuple
+
+from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import PublicKey
+from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import (
+    Host,
+    Person,
+    Topology,
+    Workspace,
+)
+
+Plain = Dict[str, Any]
+
+
+def bastion_plan(topology: Topology, name: str) -> Plain:
+    """Who may log in to this bastion, who may pass through it, and to where."""
+    bastion = topology.bastion[name]
+    reach = _reach(topology, name)
+    relayed = [person for person in topology.people if not person.operator and person.name in reach]
+    return {
+        "ssh_server": {
+            "operators": [_account(person, person.bastion_keys) for person in topology.people if person.operator],
+            "port": bastion.ssh_port,
+            "exempt_networks": list(topology.controllers),
+        },
+        "firewall": {"services": _bastion_services(topology, bastion), "egress": _egress(relayed, reach)},
+        "bastion": {
+            "relay_users": [
+                {
+                    **_account(person, person.bastion_keys),
+                    "targets": [{"host": node.address, "port": port} for node, port in reach[person.name]],
+                }
+                for person in relayed
+            ]
+        },
+    }
+
+
+def node_plan(topology: Topology, name: str) -> Plain:
+    """Who may log in to this node, which workspaces it carries, and from where it is reached."""
+    node = topology.node[name]
+    doors = [_one_host(topology.bastion[node.bastion].private_ip)]
+    workspaces = topology.workspaces_on[name]
+    ssh = {"name": "ssh", "port": node.ssh_port, "protocol": "tcp", "sources": doors, "rate": ""}
+    published = [
+        {"name": workspace.name, "address": node.private_ip, "port": workspace.port, "sources": doors}
+        for workspace in workspaces
+    ]
+    return {
+        "ssh_server": {
+            "operators": [_account(person, person.workspace_keys) for person in topology.people if person.operator],
+            "port": node.ssh_port,
+            "exempt_networks": doors,
+        },
+        "firewall": {"services": [ssh], "containers": {"published": published, "outbound": True}},
+        "workspaces": [_workspace(topology, workspace, node, doors) for workspace in workspaces],
+    }
+
+
+def _reach(topology: Topology, bastion: str) -> Dict[str, List[Tuple[Host, int]]]:
+    """For every person the places behind this bastion: the workspaces they own or share, and nothing else."""
+    reach: Dict[str, List[Tuple[Host, int]]] = {}
+    for node in topology.nodes:
+        for workspace in topology.workspaces_on[node.name] if node.bastion == bastion else ():
+            for person in workspace.people:
+                reach.setdefault(person, []).append((node, workspace.port))
+    return {name: sorted(targets, key=lambda at: (at[0].address, at[1])) for name, targets in reach.items()}
+
+
+def _egress(people: Iterable[Person], reach: Dict[str, List[Tuple[Host, int]]]) -> List[Plain]:
+    """The same places as addresses, for the firewall: access is enforced twice, from one source."""
+    return [
+        {
+            "uid": person.uid,
+            "name": person.name,
+            "targets": sorted(
+                ({"address": node.ip, "port": port} for node, port in reach[person.name]),
+                key=lambda target: (str(target["address"]), int(str(target["port"]))),
+            ),
+        }
+        for person in people
+    ]
+
+
+def _bastion_services(topology: Topology, bastion: Host) -> List[Plain]:
+    """sshd for controllers without a limit, for everybody allowed with one."""
+    ssh = {"port": bastion.ssh_port, "protocol": "tcp"}
+    services: List[Plain] = []
+    if topology.controllers:
+        services.append({"name": "controllers", **ssh, "sources": list(topology.controllers), "rate": ""})
+    if topology.allowed_networks:
+        sources = list(topology.allowed_networks)
+        services.append({"name": "people", **ssh, "sources": sources, "rate": topology.bastion_rate})
+    return services
+
+
+def _workspace(topology: Topology, workspace: Workspace, node: Host, doors: List[str]) -> Plain:
+    """One workspace on one node, as the role pytorch_sshd takes it."""
+    project = topology.project[workspace.project]
+    people = [topology.person[name] for name in workspace.people]
+    return {
+        "name": workspace.name,
+        "state": "present",
+        "port": workspace.port,
+        "bind_address": node.private_ip,
+        "host_key_alias": workspace.host_key_alias(node.name),
+        "owner": {"name": people[0].name, "uid": people[0].uid},
+        "members": [{"name": person.name, "uid": person.uid} for person in _by_name(people[1:])],
+        "keys": {person.name: _lines(person.workspace_keys) for person in _by_name(people)},
+        "gpus": [f"nvidia.com/gpu={gpu}" for gpu in sorted(workspace.gpus)],
+        "image": workspace.image,
+        "cpus": workspace.cpus,
+        "memory": workspace.memory,
+        "pids": workspace.pids,
+        "shm_size": workspace.shm_size,
+        "mounts": [
+            {"source": mount.source, "target": mount.target, "read_only": mount.read_only}
+            for mount in sorted(workspace.mounts, key=lambda mount: mount.target)
+        ],
+        "env": dict(sorted(workspace.env.items())),
+        "jupyter": workspace.jupyter,
+        "project": workspace.project,
+        "agent_forwarding": project.agent_forwarding,
+        "known_hosts": sorted(line for git in project.git_hosts for line in git.known_hosts),
+        "exempt_networks": doors,
+    }
+
+
+def _account(person: Person, keys: Iterable[PublicKey]) -> Plain:
+    return {"name": person.name, "uid": person.uid, "keys": _lines(keys)}
+
+
+def _by_name(people: Iterable[Person]) -> List[Person]:
+    return sorted(people, key=lambda person: person.name)
+
+
+def _lines(keys: Iterable[PublicKey]) -> List[str]:
+    return sorted(key.line for key in keys)
+
+
+def _one_host(address: str) -> str:
+    return str(ipaddress.ip_network(address))

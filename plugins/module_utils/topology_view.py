@@ -1,0 +1,192 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the topology means for the people: one client view each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple
+
+from ansible_collections.devnode.gpu.plugins.module_utils import client_view
+from ansible_collections.devnode.gpu.plugins.module_utils.topology_check import JUPYTER_PORT
+from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import (
+    Host,
+    Person,
+    Topology,
+    Workspace,
+)
+
+Places = List[Tuple[Workspace, Host]]
+
+
+def views(topology: Topology, people: Sequence[str] = ()) -> Tuple[List[Dict[str, Any]], List[str]]:
+    """The views of everybody who may reach something (or of `people`), and what had to be left out.
+
+    A workspace without a recorded host key is left out, because ssh could only refuse it: its node's play records it.
+    """
+    places = _places(topology)
+    found: List[Dict[str, Any]] = []
+    left_out: List[str] = []
+    for person in topology.people:
+        if (people and person.name not in people) or not (person.name in places or person.operator):
+            continue
+        known = [place for place in places.get(person.name, []) if _alias(place) in topology.host_keys]
+        left_out.extend(_alias(place) for place in places.get(person.name, []) if place not in known)
+        found.append(_view(topology, person, known).to_dict())
+    return found, sorted(set(left_out))
+
+
+def missing_hosts(topology: Topology) -> List[str]:
+    """Bastions and nodes whose keys are not on record."""
+    return sorted(host.name for host in (*topology.bastions, *topology.nodes) if host.name not in topology.host_keys)
+
+
+def _alias(place: Tuple[Workspace, Host]) -> str:
+    return place[0].host_key_alias(place[1].name)
+
+
+def _places(topology: Topology) -> Dict[str, Places]:
+    """For every person their workspaces, each with its node."""
+    places: Dict[str, Places] = {}
+    for workspace in topology.workspaces:
+        for node in workspace.nodes:
+            for person in workspace.people:
+                places.setdefault(person, []).append((workspace, topology.node[node]))
+    return places
+
+
+def _view(topology: Topology, person: Person, places: Places) -> client_view.ClientView:
+    """Everything one person may reach, and how."""
+    base = _base(person)
+    nodes = [topology.node[name] for name in sorted({node.name for _workspace, node in places})]
+    machines = list(topology.nodes) if person.operator else []
+    doors = sorted({node.bastion for node in nodes} | {door.name for door in topology.bastions if person.operator})
+    defaults = {node.name: _default(person, [place[0] for place in places if place[1] == node]) for node in nodes}
+    projects = sorted({workspace.project for workspace, _node in places})
+    agents = [
+        _agent(topology, person, name, places, base.sockets)
+        for name in projects
+        if topology.project[name].agent_forwarding
+    ]
+    hosts = [_workspace(topology, person, place, defaults[place[1].name]) for place in places]
+    hosts += [_machine(person, node) for node in machines]
+    return replace(
+        base,
+        jumps=tuple(_jump(person, topology.bastion[name]) for name in doors),
+        hosts=tuple(hosts),
+        known_hosts=tuple(_known_hosts(topology, hosts, doors, projects)),
+        agents=tuple(agents),
+    )
+
+
+def _base(person: Person) -> client_view.ClientView:
+    """What the person says about their own machine; the rest is at the role's defaults."""
+    client = person.client
+    given = {
+        "person": person.name,
+        "platform": client.platform,
+        "openssh": client.openssh,
+        "account": client.account,
+        "base_dir": client.base_dir,
+        "control_dir": client.control_dir,
+        "home": client.home,
+        "multiplexing": client.multiplexing,
+        "identity_files": client.workspace_identity_files,
+    }
+    return client_view.ClientView.from_dict({key: value for key, value in given.items() if value}, "", [])
+
+
+def _default(person: Person, workspaces: Iterable[Workspace]) -> Workspace:
+    """What a node's bare name leads this person to: the marked one, else the first that is theirs, else the first."""
+    return min(workspaces, key=lambda item: (not item.default, item.owner != person.name, item.name))
+
+
+def _jump(person: Person, bastion: Host) -> client_view.Host:
+    return client_view.Host(
+        aliases=(bastion.name,),
+        hostname=bastion.address,
+        port=bastion.ssh_port,
+        user=person.name,
+        host_key_alias=bastion.name,
+        identity_files=person.client.bastion_identity_files,
+        kind="host",
+        reason="operator's login" if person.operator else "only leads on: nobody gets a shell there",
+    )
+
+
+def _machine(person: Person, node: Host) -> client_view.Host:
+    return client_view.Host(
+        aliases=(f"{node.name}-host",),
+        hostname=node.address,
+        port=node.ssh_port,
+        user=person.name,
+        host_key_alias=node.name,
+        jump=node.bastion,
+        kind="host",
+        reason=f"the machine {node.name} itself, for operators",
+    )
+
+
+def _workspace(
+    topology: Topology, person: Person, place: Tuple[Workspace, Host], default: Workspace
+) -> client_view.Host:
+    workspace, node = place
+    aliases = [workspace.name] if workspace.nodes[0] == node.name else []
+    aliases.append(workspace.host_key_alias(node.name))
+    if workspace is default:
+        aliases.append(node.name)
+    jupyter = [client_view.Forward(name="jupyter", port=JUPYTER_PORT)] if workspace.jupyter else []
+    declared = [client_view.Forward(name=item.name, port=item.port) for item in workspace.forwards]
+    forwarding = topology.project[workspace.project].agent_forwarding
+    return client_view.Host(
+        aliases=tuple(aliases),
+        hostname=node.address,
+        port=workspace.port,
+        user=person.name,
+        host_key_alias=_alias(place),
+        jump=node.bastion,
+        agent=workspace.project if forwarding else "",
+        shared=bool(workspace.members),
+        agent_on_shared=workspace.agent_forwarding_shared,
+        forwards=tuple(jupyter + sorted(declared, key=lambda item: item.name)),
+        reason=f"{person.name}'s workspace on {node.name}"
+        if workspace.owner == person.name
+        else f"{workspace.owner}'s workspace on {node.name}",
+    )
+
+
+def _agent(
+    topology: Topology, person: Person, project: str, places: Places, sockets: str
+) -> client_view.Agent:
+    """The agent of one project: its key works from the project's workspaces to its git servers, nowhere else."""
+    return client_view.Agent(
+        name=project,
+        socket=f"{sockets}/agent-{project}",
+        key_file=person.client.project_keys.get(project, f"~/.ssh/id_ed25519_{project}"),
+        destinations=tuple(
+            f"{_alias(place)}>{git.name}"
+            for place in places
+            if place[0].project == project
+            for git in topology.project[project].git_hosts
+        ),
+    )
+
+
+def _known_hosts(
+    topology: Topology, hosts: Iterable[client_view.Host], doors: Iterable[str], projects: Iterable[str]
+) -> List[client_view.KnownHost]:
+    names = sorted({host.host_key_alias for host in hosts} | set(doors))
+    keys: Dict[str, Sequence[Any]] = {name: topology.host_keys[name] for name in names if name in topology.host_keys}
+    for project in projects:
+        for git in topology.project[project].git_hosts:
+            # By its bare name: it is what a project key's destinations are checked against.
+            keys.setdefault(git.name, git.keys)
+    return [
+        client_view.KnownHost(names=(name,), keys=tuple(sorted(key.bare for key in keys[name])))
+        for name in sorted(keys)
+    ]
+
+
+def by_place(view: Mapping[str, Any]) -> List[str]:
+    """Every HostName:port that a view goes to behind a jump."""
+    return sorted(f"{host['hostname']}:{host.get('port', 22)}" for host in view.get("hosts", []) if host.get("jump"))
