@@ -155,9 +155,7 @@ def _workspace(
     )
 
 
-def _agent(
-    topology: Topology, person: Person, project: str, places: Places, sockets: str
-) -> client_view.Agent:
+def _agent(topology: Topology, person: Person, project: str, places: Places, sockets: str) -> client_view.Agent:
     """The agent of one project: its key works from the project's workspaces to its git servers, nowhere else."""
     return client_view.Agent(
         name=project,

@@ -1,0 +1,176 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the inventory means for a host; see `ansible-doc -t module devnode.gpu.plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible_collections.devnode.gpu.plugins.module_utils import (
+    client_view,
+    ssh_keygen,
+    topology,
+    topology_plan,
+    topology_view,
+)
+from ansible_collections.devnode.gpu.plugins.module_utils.topology_parse import HOST_KEYS
+from ansible_collections.devnode.gpu.plugins.module_utils.topology_read import Problem, TopologyError
+from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import Topology
+
+BASTIONS, NODES, CLIENTS = "devnode_bastions", "devnode_nodes", "devnode_clients"
+LISTS = ("users", "workspaces", "projects", "allowed_networks", "controllers", "bastion_rate")
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Runs on the controller only; needs no connection."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        _checks, args = self.validate_argument_spec(
+            argument_spec={
+                "kind": {"type": "str", "required": True, "choices": ["bastion", "node", "client", "fleet"]},
+                "host_keys": {"type": "str", "default": "hosts", "choices": ["none", "hosts", "all"]},
+            }
+        )
+        variables = task_vars or {}
+        try:
+            return self._plan(args["kind"], args["host_keys"], Inventory(variables))
+        except TopologyError as error:
+            return {"failed": True, "changed": False, "msg": _report(error.problems)}
+        except ssh_keygen.NoSshKeygenError as error:
+            return {"failed": True, "changed": False, "msg": f"Public keys cannot be checked: {error}."}
+
+    def _plan(self, kind: str, host_keys: str, inventory: Inventory) -> dict[str, Any]:
+        host = inventory.name
+        group = {"bastion": BASTIONS, "node": NODES, "client": CLIENTS}.get(kind)
+        if group is not None and host not in inventory.group(group):
+            raise TopologyError([Problem(f"group {group}", f'"{host}"', f"is not in it, so it has no {kind} plan")])
+        loaded = topology.load(inventory.source(kind))
+        _check_with_ssh_keygen(loaded)
+        result: dict[str, Any] = {"changed": False, "warnings": list(loaded.warnings)}
+        if kind == "bastion":
+            return {**result, **topology_plan.bastion_plan(loaded, host)}
+        if kind == "node":
+            return {**result, **topology_plan.node_plan(loaded, host)}
+        return {**result, **self._views(loaded, host_keys, inventory, kind)}
+
+    def _views(self, loaded: Topology, host_keys: str, inventory: Inventory, kind: str) -> dict[str, Any]:
+        if host_keys != "none":
+            _require_host_keys(loaded, inventory.known_hosts)
+        people = inventory.client_people(loaded) if kind == "client" else []
+        views, left_out = topology_view.views(loaded, people)
+        if host_keys != "none":
+            errors = client_view.parse_views(views, "client views")[1]
+            if errors:
+                raise TopologyError([Problem("devnode_workspaces", "", error) for error in errors])
+        found: dict[str, Any] = {"views": views, "left_out": left_out}
+        if host_keys == "all" and left_out and not self._task.check_mode:
+            found["warnings"] = [
+                *loaded.warnings,
+                f"No host key is on record yet for {', '.join(left_out)}: left out of people's configurations until "
+                "a run of the node's play has recorded it.",
+            ]
+        return found
+
+
+class Inventory:
+    """The few variables of the inventory that matter here, templated one by one and only when they are needed."""
+
+    def __init__(self, task_vars: dict[str, Any]) -> None:
+        self.name = str(task_vars["inventory_hostname"])
+        self.groups: dict[str, list[str]] = task_vars["groups"]
+        self.hostvars = task_vars["hostvars"]
+        # On a host outside our groups (localhost), the fleet's variables are those of its first bastion or node.
+        ours = [*self.group(BASTIONS), *self.group(NODES), *self.group(CLIENTS)]
+        self.reference = self.name if self.name in ours or not ours else ours[0]
+        self.known_hosts = self._known_hosts()
+
+    def group(self, name: str) -> list[str]:
+        """The hosts of a group."""
+        return [str(host) for host in self.groups.get(name, [])]
+
+    def get(self, host: str, name: str) -> Any:
+        """One variable of a host, or None."""
+        variables = self.hostvars[host]
+        if name not in variables:
+            return None
+        try:
+            return variables[name]
+        except AnsibleError as error:
+            why = " ".join(str(error).split())
+            raise TopologyError([Problem(f"{name} (host {host})", "", f"cannot be evaluated: {why}")]) from error
+
+    def source(self, kind: str) -> topology.Source:
+        """What the topology is made from. A node's plan needs no other node's variables."""
+        read = {name for name in self.group(NODES) if kind != "node" or name == self.name}
+        return topology.Source(
+            bastions={name: self._host(name) for name in self.group(BASTIONS)},
+            nodes={name: self._host(name) if name in read else None for name in self.group(NODES)},
+            groups={name: tuple(map(str, hosts)) for name, hosts in self.groups.items() if name not in ("all",)},
+            known_hosts=self.known_hosts.read_text(encoding="utf-8") if self.known_hosts.is_file() else "",
+            **{name: self.get(self.reference, f"devnode_{name}") for name in LISTS},
+        )
+
+    def client_people(self, loaded: Topology) -> list[str]:
+        """Who works on this client machine: devnode_client_people, everybody when it is not given."""
+        people = self.get(self.name, "devnode_client_people")
+        names = [person.name for person in loaded.people]
+        if people is None:
+            return names
+        unknown = [name for name in people if name not in names]
+        if unknown:
+            problem = Problem(
+                f"devnode_client_people (host {self.name})",
+                f'"{unknown[0]}"',
+                "is not in devnode_users",
+                ", ".join(names),
+            )
+            raise TopologyError([problem])
+        return list(people)
+
+    def _host(self, name: str) -> dict[str, Any]:
+        return {key: self.get(name, key) for key in HOST_KEYS}
+
+    def _known_hosts(self) -> Path:
+        given = self.get(self.reference, "devnode_known_hosts")
+        folder = self.get(self.reference, "inventory_dir") or "."
+        return Path(str(folder)) / Path(str(given or "known_hosts")).expanduser()
+
+
+def _report(problems: list[Problem]) -> str:
+    count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
+    lines = "\n".join(f"- {problem}" for problem in problems)
+    return f"The inventory cannot be used ({count}), and nothing was changed:\n{lines}"
+
+
+def _check_with_ssh_keygen(loaded: Topology) -> None:
+    owners = {key: person.name for person in loaded.people for key in (*person.bastion_keys, *person.workspace_keys)}
+    for project in loaded.projects:
+        for git in project.git_hosts:
+            owners.update(dict.fromkeys(git.keys, f"{git.name} (project {project.name})"))
+    found = [
+        Problem(f"key of {owners[key]}", f'"{key.line[:60]}…"', "is rejected by ssh-keygen -l", "a sound public key")
+        for key in ssh_keygen.rejected(owners)
+    ]
+    if found:
+        raise TopologyError(found)
+
+
+def _require_host_keys(loaded: Topology, known_hosts: Path) -> None:
+    missing = topology_view.missing_hosts(loaded)
+    if missing:
+        problem = Problem(
+            "devnode_known_hosts",
+            f'"{known_hosts}"',
+            f"has no host key for {', '.join(missing)}, so nobody could connect safely",
+            "run playbooks/enroll.yml, which records them after a comparison of fingerprints",
+        )
+        raise TopologyError([problem])
