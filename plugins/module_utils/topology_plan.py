@@ -52,7 +52,7 @@ def node_plan(topology: Topology, name: str) -> Plain:
     workspaces = topology.workspaces_on[name]
     ssh = {"name": "ssh", "port": node.ssh_port, "protocol": "tcp", "sources": doors, "rate": ""}
     published = [
-        {"name": workspace.name, "address": node.private_ip, "port": workspace.port, "sources": doors}
+        {"name": workspace.name, "address": node.ip, "port": workspace.port, "sources": doors}
         for workspace in workspaces
     ]
     return {
@@ -111,7 +111,7 @@ def _workspace(topology: Topology, workspace: Workspace, node: Host, doors: List
         "name": workspace.name,
         "state": "present",
         "port": workspace.port,
-        "bind_address": node.private_ip,
+        "bind_address": node.ip,
         "host_key_alias": workspace.host_key_alias(node.name),
         "owner": {"name": people[0].name, "uid": people[0].uid},
         "members": [{"name": person.name, "uid": person.uid} for person in _by_name(people[1:])],

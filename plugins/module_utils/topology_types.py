@@ -168,7 +168,7 @@ class Topology:
         found: Dict[str, List[Workspace]] = {host.name: [] for host in self.nodes}
         for workspace in self.workspaces:
             for node in workspace.nodes:
-                found[node].append(workspace)
+                found.setdefault(node, []).append(workspace)
         return {node: tuple(workspaces) for node, workspaces in found.items()}
 
     @property

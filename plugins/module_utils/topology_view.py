@@ -30,9 +30,9 @@ def views(topology: Topology, people: Sequence[str] = ()) -> Tuple[List[Dict[str
     for person in topology.people:
         if (people and person.name not in people) or not (person.name in places or person.operator):
             continue
-        known = [place for place in places.get(person.name, []) if _alias(place) in topology.host_keys]
-        left_out.extend(_alias(place) for place in places.get(person.name, []) if place not in known)
-        found.append(_view(topology, person, known).to_dict())
+        reached = places.get(person.name, [])
+        left_out.extend(_alias(place) for place in reached if _alias(place) not in topology.host_keys)
+        found.append(_view(topology, person, reached).to_dict())
     return found, sorted(set(left_out))
 
 
@@ -55,13 +55,15 @@ def _places(topology: Topology) -> Dict[str, Places]:
     return places
 
 
-def _view(topology: Topology, person: Person, places: Places) -> client_view.ClientView:
+def _view(topology: Topology, person: Person, reached: Places) -> client_view.ClientView:
     """Everything one person may reach, and how."""
     base = _base(person)
-    nodes = [topology.node[name] for name in sorted({node.name for _workspace, node in places})]
+    places = [place for place in reached if _alias(place) in topology.host_keys]
+    nodes = [topology.node[name] for name in sorted({node.name for _workspace, node in reached})]
     machines = list(topology.nodes) if person.operator else []
     doors = sorted({node.bastion for node in nodes} | {door.name for door in topology.bastions if person.operator})
-    defaults = {node.name: _default(person, [place[0] for place in places if place[1] == node]) for node in nodes}
+    # Chosen among all of them, so that a name does not move when a workspace's key becomes known.
+    defaults = {node.name: _default(person, [item for item, at in reached if at == node]) for node in nodes}
     projects = sorted({workspace.project for workspace, _node in places})
     agents = [
         _agent(topology, person, name, places, base.sockets)
@@ -110,7 +112,7 @@ def _jump(person: Person, bastion: Host) -> client_view.Host:
         host_key_alias=bastion.name,
         identity_files=person.client.bastion_identity_files,
         kind="host",
-        reason="operator's login" if person.operator else "only leads on: nobody gets a shell there",
+        reason="the bastion itself, for operators" if person.operator else "only leads on: nobody gets a shell there",
     )
 
 
@@ -149,9 +151,7 @@ def _workspace(
         shared=bool(workspace.members),
         agent_on_shared=workspace.agent_forwarding_shared,
         forwards=tuple(jupyter + sorted(declared, key=lambda item: item.name)),
-        reason=f"{person.name}'s workspace on {node.name}"
-        if workspace.owner == person.name
-        else f"{workspace.owner}'s workspace on {node.name}",
+        reason=f"workspace of {workspace.owner} on {node.name}",
     )
 
 

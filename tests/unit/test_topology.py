@@ -1,0 +1,317 @@
+"""The topology as a whole: what it means for each host and person, and that both ends say the same."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ansible_collections.devnode.gpu.plugins.module_utils import client_view
+from ansible_collections.devnode.gpu.plugins.module_utils.topology import Source, load
+from ansible_collections.devnode.gpu.plugins.module_utils.topology_plan import bastion_plan, node_plan
+from ansible_collections.devnode.gpu.plugins.module_utils.topology_view import missing_hosts, views
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from unit.fleet import bare, fleet, key, loaded
+
+
+def test_bastion():
+    plan = bastion_plan(loaded(), "bastion")
+    assert plan["ssh_server"] == {
+        "operators": [{"name": "olga", "uid": 2000, "keys": [key("olga")]}],
+        "port": 22,
+        "exempt_networks": ["198.51.100.5/32"],
+    }
+    ada, grace = plan["bastion"]["relay_users"]
+    assert ada == {
+        "name": "ada",
+        "uid": 2001,
+        "keys": [key("ada-b")],
+        "targets": [
+            {"host": "10.0.0.11", "port": 2201},
+            {"host": "10.0.0.11", "port": 2210},
+            {"host": "10.0.0.12", "port": 2210},
+        ],
+    }
+    assert grace["targets"] == [{"host": "10.0.0.11", "port": 2210}, {"host": "10.0.0.12", "port": 2210}]
+    assert [(one["uid"], one["name"]) for one in plan["firewall"]["egress"]] == [(2001, "ada"), (2002, "grace")]
+    assert plan["firewall"]["services"] == [
+        {"name": "controllers", "port": 22, "protocol": "tcp", "sources": ["198.51.100.5/32"], "rate": ""},
+        {
+            "name": "people",
+            "port": 22,
+            "protocol": "tcp",
+            "sources": ["198.51.100.0/24"],
+            "rate": "120/minute burst 300",
+        },
+    ]
+
+
+def test_node():
+    plan = node_plan(loaded(), "gpu-01")
+    assert plan["ssh_server"]["operators"][0]["keys"] == [key("olga")]
+    assert plan["ssh_server"]["exempt_networks"] == ["10.0.0.2/32"]
+    assert plan["firewall"]["services"] == [
+        {"name": "ssh", "port": 22, "protocol": "tcp", "sources": ["10.0.0.2/32"], "rate": ""}
+    ]
+    assert [item["name"] for item in plan["firewall"]["containers"]["published"]] == ["nlp", "team"]
+    nlp, team = plan["workspaces"]
+    assert nlp["gpus"] == ["nvidia.com/gpu=0"]
+    assert nlp["agent_forwarding"] is True
+    assert nlp["known_hosts"] == [f"git.example.com {bare('git')}"]
+    assert nlp["keys"] == {"ada": [key("ada-w")]}
+    assert team["owner"] == {"name": "grace", "uid": 2002}
+    assert team["members"] == [{"name": "ada", "uid": 2001}]
+    assert team["host_key_alias"] == "team.gpu-01"
+
+
+def test_a_node_alone_needs_no_other_nodes_variables():
+    def change(values):
+        values["nodes"]["gpu-02"] = None
+
+    assert node_plan(loaded(change), "gpu-01") == node_plan(loaded(), "gpu-01")
+
+
+def test_views():
+    found, left_out = views(loaded())
+    ada, grace, olga = found
+    assert left_out == []
+    assert client_view.parse_views(found)[1] == []
+    assert [host["aliases"] for host in ada["hosts"]] == [
+        ["nlp", "nlp.gpu-01", "gpu-01"],
+        ["team", "team.gpu-01"],
+        ["team.gpu-02", "gpu-02"],
+    ]
+    assert ada["agents"][0]["destinations"] == ["nlp.gpu-01>git.example.com"]
+    assert [host["aliases"] for host in grace["hosts"]] == [
+        ["team", "team.gpu-01", "gpu-01"],
+        ["team.gpu-02", "gpu-02"],
+    ]
+    assert [host["aliases"] for host in olga["hosts"]] == [["gpu-01-host"], ["gpu-02-host"]]
+    assert {name for known in grace["known_hosts"] for name in known["names"]} == {
+        "bastion",
+        "team.gpu-01",
+        "team.gpu-02",
+    }
+
+
+def test_a_workspace_without_a_known_key_is_left_out():
+    def change(values):
+        values["known_hosts"] = "\n".join(line for line in values["known_hosts"].split("\n") if "nlp" not in line)
+
+    found, left_out = views(loaded(change))
+    assert left_out == ["nlp.gpu-01"]
+    assert client_view.parse_views(found)[1] == []
+    # gpu-01 must not lead somewhere else meanwhile
+    assert [host["aliases"] for host in found[0]["hosts"]] == [["team", "team.gpu-01"], ["team.gpu-02", "gpu-02"]]
+
+
+def test_hosts_without_a_known_key():
+    assert missing_hosts(loaded(lambda values: values.update(known_hosts=""))) == ["bastion", "gpu-01", "gpu-02"]
+
+
+def _leaves(name):
+    def change(values):
+        next(user for user in values["users"] if user["name"] == name)["state"] = "absent"
+
+    return change
+
+
+@pytest.mark.parametrize("name", ["ada", "grace", "olga"])
+def test_who_left_is_nowhere(name):
+    topology = loaded(_leaves(name))
+    plans = [
+        bastion_plan(topology, "bastion"),
+        *(node_plan(topology, node) for node in ("gpu-01", "gpu-02")),
+        views(topology),
+    ]
+    words = json.dumps(plans)
+    assert f'"{name}"' not in words
+    assert f" {name}" not in words
+
+
+def test_an_owner_who_left():
+    topology = loaded(_leaves("grace"))
+    assert [(item.name, item.owner, item.members) for item in topology.workspaces] == [
+        ("nlp", "ada", ()),
+        ("team", "ada", ()),
+    ]
+    assert topology.warnings == (
+        'devnode_workspaces[1].owner: "grace" is absent. ada stands in as the owner of team until you name one.',
+    )
+    # Nobody is left in ada's own workspace: it goes, and nothing more has to be edited.
+    assert [item.name for item in loaded(_leaves("ada")).workspaces] == ["team"]
+
+
+def test_who_left_needs_no_keys_and_an_absent_workspace_nothing():
+    def change(values):
+        values["users"].append({"name": "tim", "uid": 2009, "state": "absent"})
+        values["workspaces"].append(
+            {"name": "old", "owner": "nobody-here", "state": "absent", "node": "gone", "port": 2201}
+        )
+
+    assert loaded(change) == loaded()
+
+
+def test_default_workspace():
+    def change(values):
+        values["workspaces"][1]["default"] = True
+
+    found, _left_out = views(loaded(change))
+    assert [host["aliases"] for host in found[0]["hosts"]] == [
+        ["nlp", "nlp.gpu-01"],
+        ["team", "team.gpu-01", "gpu-01"],
+        ["team.gpu-02", "gpu-02"],
+    ]
+
+
+def test_each_bastion_leads_to_its_own_nodes():
+    def change(values):
+        values["bastions"]["bastion2"] = {"devnode_address": "203.0.113.11", "devnode_private_ip": "10.0.0.3"}
+        values["nodes"]["gpu-02"]["devnode_bastion"] = "bastion2"
+        values["known_hosts"] += f"bastion2 {bare('bastion2')}\n"
+
+    topology = loaded(change)
+    first, second = (bastion_plan(topology, name)["bastion"]["relay_users"] for name in ("bastion", "bastion2"))
+    assert {target["host"] for user in first for target in user["targets"]} == {"10.0.0.11"}
+    assert {target["host"] for user in second for target in user["targets"]} == {"10.0.0.12"}
+    assert node_plan(topology, "gpu-02")["firewall"]["services"][0]["sources"] == ["10.0.0.3/32"]
+    found, _left_out = views(topology)
+    assert [(host["aliases"][0], host["jump"]) for host in found[1]["hosts"]] == [
+        ("team", "bastion"),
+        ("team.gpu-02", "bastion2"),
+    ]
+
+
+def test_order_does_not_matter():
+    def change(values):
+        for name in ("users", "workspaces", "projects", "allowed_networks"):
+            values[name].reverse()
+        values["nodes"] = dict(reversed(values["nodes"].items()))
+
+    assert loaded(change) == loaded()
+
+
+# ---- properties ----------------------------------------------------------------------------------------------------
+
+NODES = [f"gpu-{number:02}" for number in range(4)]
+BASTIONS = ["door-a", "door-b"]
+PEOPLE = [f"user{number}" for number in range(5)]
+
+
+@st.composite
+def fleets(draw):
+    """Fleets of all kinds that are right, with people who left, several bastions and shared workspaces."""
+    users = [
+        {
+            "name": name,
+            "uid": 3000 + at,
+            "keys": [key(name)],
+            "operator": draw(st.booleans()) and at == 0,
+            "state": draw(st.sampled_from(["present", "present", "present", "absent"])),
+        }
+        for at, name in enumerate(PEOPLE)
+    ]
+    workspaces = []
+    for at in range(draw(st.integers(0, 6))):
+        people = draw(st.lists(st.sampled_from(PEOPLE), min_size=1, max_size=3, unique=True))
+        workspaces.append(
+            {
+                "name": f"w{at}",
+                "nodes": draw(st.lists(st.sampled_from(NODES), min_size=1, max_size=3, unique=True)),
+                "owner": people[0],
+                "members": people[1:],
+                "port": 2200 + at,
+                "state": draw(st.sampled_from(["present", "present", "absent"])),
+                "jupyter": draw(st.booleans()),
+            }
+        )
+    names = [*BASTIONS, *NODES, *(f"{item['name']}.{node}" for item in workspaces for node in item["nodes"])]
+    return Source(
+        bastions={
+            name: {"devnode_address": f"{name}.example.com", "devnode_ip": f"203.0.113.{at + 1}"}
+            for at, name in enumerate(BASTIONS)
+        },
+        nodes={
+            name: {"devnode_address": f"10.1.0.{at + 1}", "devnode_bastion": draw(st.sampled_from(BASTIONS))}
+            for at, name in enumerate(NODES)
+        },
+        users=users,
+        workspaces=workspaces,
+        allowed_networks=["198.51.100.0/24"],
+        known_hosts="".join(f"{name} {bare(name)}\n" for name in names),
+    )
+
+
+@given(fleets())
+@settings(deadline=None)
+def test_both_ends_agree(source):
+    """What the bastions let through, what their firewalls let out and where the kits lead are the same places."""
+    topology = load(source)
+    relayed, let_out = set(), set()
+    for name in BASTIONS:
+        plan = bastion_plan(topology, name)
+        relayed |= {
+            (name, user["name"], at["host"], at["port"])
+            for user in plan["bastion"]["relay_users"]
+            for at in user["targets"]
+        }
+        let_out |= {
+            (name, user["name"], at["address"], at["port"])
+            for user in plan["firewall"]["egress"]
+            for at in user["targets"]
+        }
+    found, left_out = views(topology)
+    operators = {person.name for person in topology.operators}
+    led_to = {
+        (host["jump"], view["person"], host["hostname"], host.get("port", 22))
+        for view in found
+        for host in view.get("hosts", [])
+    }
+    assert relayed == let_out  # here addresses are IPs
+    assert relayed == {place for place in led_to if place[1] not in operators}
+    assert left_out == []
+    served = {
+        (user, node_plan(topology, node)["workspaces"][at]["bind_address"], item["port"])
+        for node in NODES
+        for at, item in enumerate(node_plan(topology, node)["workspaces"])
+        for user in item["keys"]
+    }
+    assert {place[1:] for place in relayed} == {place for place in served if place[0] not in operators}
+
+
+@given(fleets())
+@settings(deadline=None)
+def test_plans_are_deterministic_and_views_are_sound(source):
+    topology, again = load(source), load(source)
+    found = views(topology)[0]
+    assert found == views(again)[0]
+    assert client_view.parse_views(found)[1] == []
+    for node in NODES:
+        assert json.dumps(node_plan(topology, node)) == json.dumps(node_plan(again, node))
+
+
+@given(fleets(), st.sampled_from(PEOPLE))
+@settings(deadline=None)
+def test_absent_means_nowhere(source, name):
+    topology = load(source)
+    if name in {person.name for person in topology.people}:
+        return
+    plans = [bastion_plan(topology, one) for one in BASTIONS] + [node_plan(topology, one) for one in NODES]
+    assert f'"{name}"' not in json.dumps([plans, views(topology)[0]])
+
+
+def test_many_hosts_and_people_take_little_time():
+    """No square of anything: 1,000 nodes with 3 workspaces each (a bound so wide that only a square breaks it)."""
+    source = Source(
+        bastions=fleet().bastions,
+        nodes={f"n{at}": {"devnode_address": f"10.{at // 250}.{at % 250}.1"} for at in range(1000)},
+        users=[{"name": f"u{at}", "uid": 3000 + at, "keys": [key(f"u{at}")]} for at in range(200)],
+        workspaces=[
+            {"name": f"w{at}", "node": f"n{at // 3}", "owner": f"u{at % 200}", "port": 2200 + at % 3}
+            for at in range(3000)
+        ],
+        allowed_networks=[],
+    )
+    topology = load(source)
+    assert len(bastion_plan(topology, "bastion")["bastion"]["relay_users"]) == 200
+    assert len(node_plan(topology, "n5")["workspaces"]) == 3
