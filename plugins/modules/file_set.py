@@ -1,0 +1,866 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: file_set
+short_description: Put a set of files on a host in one step, own it, and take it back when it cuts you off
+version_added: 0.1.0
+description:
+  - Describes all the files that belong together (a role's, usually) as one set, and makes the host have exactly that
+    set.
+    Contents are rendered on the controller and compared, checked, backed up and written in one round trip.
+  - The set is B(owned). A manifest on the host remembers what the set put there. What is no longer listed is removed at
+    the next run; directories only when nothing of somebody else is left in them.
+  - A file that somebody else changed since the last run is reported in RV(foreign), and as a warning, before it is
+    replaced.
+  - O(validate) commands see the new files at their real paths, in a mount namespace of their own, while the live files
+    are still untouched. If one fails, nothing has happened.
+  - Each file is replaced in one step. The whole change is written to disk first, so that a run that was interrupted
+    anywhere is finished by the next one, including its O(activate) commands.
+  - If an O(activate) or O(verify) command fails, the old files are put back and activated again.
+  - With O(guard), for what can cut off the operator (sshd, the firewall, the network), the host itself takes the
+    change back
+    unless a B(new) connection of the controller confirms it in time.
+options:
+  name:
+    description:
+      - Name of the set, unique on the host. The manifest is C(/var/lib/devnode/file_set/NAME.json).
+      - Lower-case letters, digits, C(_), C(.) and C(-); it begins with a letter or a digit.
+    type: str
+    required: true
+  state:
+    description:
+      - V(absent) removes everything that the set owns, as if O(files) were empty.
+    type: str
+    choices: [present, absent]
+    default: present
+  files:
+    description:
+      - What the set consists of. Missing parent directories are made (root, 0755) and owned as well.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description:
+          - Absolute path in its plain form. Its directories must be real ones, not links, so that what is listed is
+            what is
+            written.
+        type: str
+        required: true
+      state:
+        description:
+          - V(file) needs exactly one of O(files[].template), O(files[].content) and O(files[].src).
+          - V(directory) is a directory with this owner and mode; what is in it is not looked at.
+          - V(link) is a symbolic link to O(files[].target).
+          - V(absent) removes a file or link, whoever made it, and a directory if it is empty.
+        type: str
+        choices: [file, directory, link, absent]
+        default: file
+      template:
+        description:
+          - Template on the controller, searched for like the one of M(ansible.builtin.template), for example in the
+            role's
+            C(templates/). Rendered with the task's variables, C(trim_blocks) on.
+        type: str
+      content:
+        description:
+          - The contents themselves.
+        type: str
+      src:
+        description:
+          - File on the controller, searched for like the one of M(ansible.builtin.copy). It may be binary, and may be
+            encrypted with Ansible Vault.
+        type: str
+      vars:
+        description:
+          - More variables for O(files[].template).
+        type: dict
+        default: {}
+      target:
+        description:
+          - What a link points to.
+        type: str
+      owner:
+        description:
+          - Name or number of the owner.
+        type: str
+        default: root
+      group:
+        description:
+          - Name or number of the group.
+        type: str
+        default: root
+      mode:
+        description:
+          - Permissions in octal and in quotes, such as C("0640").
+          - C("0644") for files and C("0755") for directories when left out.
+        type: raw
+      sensitive:
+        description:
+          - The contents are never shown, neither in a diff nor in a log.
+        type: bool
+        default: false
+      seed:
+        description:
+          - Make the file when it is missing. Never change it afterwards, and never remove it.
+        type: bool
+        default: false
+      never_restore:
+        description:
+          - A rollback leaves this path as the new set has it. For keys and people, which must not come back because
+            something else went wrong.
+        type: bool
+        default: false
+  validate:
+    description:
+      - Commands that must all succeed before anything is changed. They see the new files in place.
+      - In check mode they run too. A program that is not on the host yet is then passed over with a warning.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      argv:
+        description:
+          - Program and arguments. There is no shell.
+        type: list
+        elements: str
+        required: true
+      timeout:
+        description:
+          - Seconds after which the command counts as failed.
+        type: int
+        default: 60
+  activate:
+    description:
+      - Commands that make the change effective, in this order, after all files are written. They run if something
+        changed, or
+        if an earlier run was interrupted before it had run them. They are run again after the old files were put back.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      argv:
+        description:
+          - Program and arguments. There is no shell.
+        type: list
+        elements: str
+        required: true
+      when_changed:
+        description:
+          - Shell patterns of paths (C(*) matches C(/) too). The command runs only if one of the changed paths matches
+            one.
+        type: list
+        elements: str
+        default: []
+      timeout:
+        description:
+          - Seconds after which the command counts as failed.
+        type: int
+        default: 60
+  verify:
+    description:
+      - Commands that must succeed after activation. If one does not, the old files are put back and activated.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      argv:
+        description:
+          - Program and arguments. There is no shell.
+        type: list
+        elements: str
+        required: true
+      timeout:
+        description:
+          - Seconds after which the command counts as failed.
+        type: int
+        default: 60
+  backup:
+    description:
+      - Keep what was replaced in C(/var/lib/devnode/backup/NAME/), the last 10 changes, readable by root only.
+    type: bool
+    default: true
+  guard:
+    description:
+      - The host makes the change by itself, as a service, and takes it back unless it is confirmed. The controller
+        confirms
+        over a new connection, opened after the change, with no shared connection on any hop.
+      - It holds when the controller is killed, when the network is gone, and when the host restarts in between.
+      - Needs systemd on the host. Nothing of it runs when nothing changes.
+      - The outcome is in the host's journal (C(journalctl -t devnode-guard)), and the next run reports it in
+        RV(rollback).
+    type: dict
+    suboptions:
+      window:
+        description:
+          - Seconds the host waits for the confirmation.
+        type: int
+        default: 60
+      host:
+        description:
+          - Address of the next connection, if the change alters it.
+        type: str
+        default: ""
+      port:
+        description:
+          - Port of the next connection, if the change alters it. 0 means that it stays the same.
+        type: int
+        default: 0
+attributes:
+  check_mode:
+    description: Nothing is changed; the difference is shown, and O(validate) runs on the new files in their own
+      namespace.
+    support: full
+  diff_mode:
+    description: Shows contents, owners and modes before and after. Not the contents of sensitive or binary files.
+    support: full
+author:
+  - The devnode.gpu authors
+seealso:
+  - module: devnode.gpu.account_set
+  - module: ansible.builtin.template
+"""
+
+EXAMPLES = r"""
+- name: Put the sshd policy in place
+  devnode.gpu.file_set:
+    name: ssh_server
+    files:
+      - path: /etc/ssh/sshd_config.d/00-devnode.conf
+        template: 00-devnode.conf.j2
+      - path: /etc/devnode/ssh/keys/ada
+        content: "{{ keys_of_ada }}"
+        never_restore: true
+    validate:
+      - argv: [/usr/sbin/sshd, -t]
+    activate:
+      - argv: [systemctl, reload, ssh.service]
+    verify:
+      - argv: [systemctl, is-active, ssh.service]
+    guard:
+      window: 60
+
+- name: A unit with its programme, cleaned up when no longer listed
+  devnode.gpu.file_set:
+    name: gpu_report
+    files:
+      - path: /usr/local/libexec/gpu-report
+        src: gpu-report
+        mode: "0755"
+      - path: /etc/systemd/system/gpu-report.service
+        template: gpu-report.service.j2
+      - path: /etc/systemd/system/multi-user.target.wants/gpu-report.service
+        state: link
+        target: /etc/systemd/system/gpu-report.service
+    activate:
+      - argv: [systemctl, daemon-reload]
+        when_changed: ["/etc/systemd/system/*"]
+      - argv: [systemctl, restart, gpu-report.service]
+
+- name: Take everything away again
+  devnode.gpu.file_set:
+    name: gpu_report
+    state: absent
+    activate:
+      - argv: [systemctl, daemon-reload]
+"""
+
+RETURN = r"""
+changed_paths:
+  description: Paths that were created, replaced or removed (or would be, in check mode).
+  returned: always
+  type: list
+  elements: str
+removed:
+  description: Those of RV(changed_paths) that are gone.
+  returned: always
+  type: list
+  elements: str
+kept:
+  description: Directories of the set that are no longer listed but hold somebody else's files, and so stayed.
+  returned: always
+  type: list
+  elements: str
+foreign:
+  description: Files of the set that somebody else had changed since the last run, and that were replaced.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    path:
+      description: The path.
+      type: str
+      returned: always
+    what:
+      description: What had been changed, for example V(content) or V(mode, owner).
+      type: str
+      returned: always
+  sample: [{path: /etc/example.conf, what: content}]
+rollback:
+  description: What the guard of an earlier run did, if it put old files back and nobody has been told yet; otherwise
+    null.
+  returned: always
+  type: dict
+  contains:
+    reason:
+      description: Why the old files were put back.
+      type: str
+      returned: always
+    time:
+      description: When, by the host's clock.
+      type: str
+      returned: always
+    restored:
+      description: Paths that were put back.
+      type: list
+      elements: str
+      returned: always
+    not_restored:
+      description: Paths that were left alone because of O(files[].never_restore).
+      type: list
+      elements: str
+      returned: always
+    errors:
+      description: What did not work while putting them back.
+      type: list
+      elements: str
+      returned: always
+resumed:
+  description: Whether this run finished a change that an earlier one had left half done.
+  returned: always
+  type: bool
+backup:
+  description: Directory on the host with what was replaced, or null.
+  returned: always
+  type: str
+commands:
+  description: The activate and verify commands that ran, with exit code and output. Not with O(guard), where the host
+    runs them.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    argv:
+      description: The command.
+      type: list
+      elements: str
+      returned: always
+    rc:
+      description: Its exit code.
+      type: int
+      returned: always
+    output:
+      description: What it printed.
+      type: str
+      returned: always
+    seconds:
+      description: How long it took.
+      type: float
+      returned: always
+guard:
+  description: How a guarded change was confirmed. Null when none was needed.
+  returned: always
+  type: dict
+  contains:
+    phase:
+      description: V(confirmed) when the new connection came.
+      type: str
+      returned: always
+    attempts:
+      description: How many connections were tried.
+      type: int
+      returned: when confirmed
+    seconds:
+      description: Time from the change to the confirmation.
+      type: float
+      returned: when confirmed
+"""
+
+import base64
+import grp
+import json
+import os
+import pwd
+import re
+import shutil
+import time
+import zlib
+from typing import Any, Dict, List, Optional, Tuple
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.devnode.gpu.plugins.module_utils import fileset_engine as engine
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_plan import (
+    Change,
+    Plan,
+    State,
+    check_wanted,
+    join_transactions,
+    make_plan,
+)
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_stage import Stage, StageError
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+MODE = re.compile(r"0?[0-7]{3,4}")
+DIFF_LIMIT = 100 * 1024
+GUARD_WAIT = 120.0
+
+_COMMAND: Dict[str, Any] = {
+    "argv": {"type": "list", "elements": "str", "required": True},
+    "timeout": {"type": "int", "default": 60},
+}
+ARGUMENTS: Dict[str, Any] = {
+    "name": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "files": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "path": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["file", "directory", "link", "absent"], "default": "file"},
+            "template": {"type": "str"},
+            "content": {"type": "str"},
+            "src": {"type": "str"},
+            "vars": {"type": "dict", "default": {}},
+            "target": {"type": "str"},
+            "owner": {"type": "str", "default": "root"},
+            "group": {"type": "str", "default": "root"},
+            "mode": {"type": "raw"},
+            "sensitive": {"type": "bool", "default": False},
+            "seed": {"type": "bool", "default": False},
+            "never_restore": {"type": "bool", "default": False},
+        },
+    },
+    "validate": {"type": "list", "elements": "dict", "default": [], "options": _COMMAND},
+    "activate": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {**_COMMAND, "when_changed": {"type": "list", "elements": "str", "default": []}},
+    },
+    "verify": {"type": "list", "elements": "dict", "default": [], "options": _COMMAND},
+    "backup": {"type": "bool", "default": True},
+    "guard": {
+        "type": "dict",
+        "options": {
+            "window": {"type": "int", "default": 60},
+            "host": {"type": "str", "default": ""},
+            "port": {"type": "int", "default": 0},
+        },
+    },
+    # What the action plugin rendered: contents by index, packed. Never shown.
+    "_payload": {"type": "str", "no_log": True},
+}
+
+
+class RefusedError(Exception):
+    """The input or the host does not allow it; the text says why. Nothing was changed."""
+
+
+class FileSet:
+    """One run of the module."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.params: Dict[str, Any] = module.params
+        self.name: str = self.params["name"]
+        self.check: bool = module.check_mode
+        self.contents: Dict[str, bytes] = {}
+        self.guard_program = ""
+        self.result: Dict[str, Any] = {
+            "changed": False, "changed_paths": [], "removed": [], "kept": [], "foreign": [], "rollback": None,
+            "resumed": False, "backup": None, "commands": [], "guard": None,
+        }
+
+    # --- input ----------------------------------------------------------------------------------------------
+
+    def read_input(self) -> List[State]:
+        """The wanted states, with every mistake in the input reported together."""
+        errors: List[str] = []
+        if not NAME.fullmatch(self.name):
+            errors.append(f"name: {self.name!r} has to match {NAME.pattern}; it becomes a file name on the host.")
+        guard = self.params["guard"]
+        if guard:
+            if not 5 <= guard["window"] <= 3600:
+                errors.append(f"guard.window: {guard['window']} s is not between 5 and 3600.")
+            if not 0 <= guard["port"] <= 65535:
+                errors.append(f"guard.port: {guard['port']} is not a port.")
+        packed = self.params["_payload"]
+        if packed is None:
+            raise RefusedError("file_set works through its action plugin only: write `devnode.gpu.file_set` in a task.")
+        payload = json.loads(zlib.decompress(base64.b64decode(packed)).decode("utf-8"))
+        self.guard_program = payload.get("guard_program", "")
+        contents = {int(index): base64.b64decode(text) for index, text in payload["contents"].items()}
+        wanted = []
+        listed = self.params["files"] if self.params["state"] == "present" else []
+        for index, item in enumerate(listed):
+            state = self._wanted(index, item, errors)
+            if state["type"] == "file":
+                data = contents.get(index, b"")
+                state["sha256"] = engine.sha256(data)
+                self.contents[state["path"]] = data
+                if state["sensitive"] and len(data) >= 8:
+                    self.module.no_log_values.add(data.decode("utf-8", "replace").strip())
+            wanted.append(state)
+        if not errors:
+            errors = check_wanted(wanted, engine.owned_by_others(self.name), self.name)
+        if errors:
+            raise RefusedError("\n".join([f"file_set {self.name!r} cannot be put on this host:", *errors]))
+        return wanted
+
+    def _wanted(self, index: int, item: Dict[str, Any], errors: List[str]) -> State:
+        kind = item["state"]
+        state: State = {"path": item["path"], "type": kind}
+        if kind == "absent":
+            return state
+        for flag in ("sensitive", "seed", "never_restore"):
+            state[flag] = item[flag]
+        state["uid"] = self._number(index, "owner", item["owner"], errors)
+        state["gid"] = self._number(index, "group", item["group"], errors)
+        mode = item["mode"]
+        if mode is None:
+            mode = "0755" if kind == "directory" else "0644"
+        if not isinstance(mode, str) or not MODE.fullmatch(mode):
+            errors.append(f"files[{index}].mode: {mode!r} has to be octal and in quotes, such as \"0644\".")
+            mode = "0644"
+        state["mode"] = int(mode, 8)
+        if kind == "link":
+            state["target"] = item["target"]
+            if not item["target"]:
+                errors.append(f"files[{index}].target: a link needs one.")
+        return state
+
+    def _number(self, index: int, key: str, value: str, errors: List[str]) -> int:
+        if value.isdigit():
+            return int(value)
+        try:
+            return pwd.getpwnam(value).pw_uid if key == "owner" else grp.getgrnam(value).gr_gid
+        except KeyError:
+            kind = "user" if key == "owner" else "group"
+            text = f"files[{index}].{key}: there is no {kind} {value!r} on this host."
+            if self.check:
+                self.module.warn(text + " In a real run an earlier task has to have made it.")
+            else:
+                errors.append(text + " Make it in an earlier task.")
+            return 0
+
+    # --- the run --------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        wanted = self.read_input()
+        if self.check:
+            self._run_once(wanted)
+            return
+        end = time.monotonic() + GUARD_WAIT + (self.params["guard"] or {"window": 60})["window"]
+        while True:
+            with engine.locked():
+                blocker = self._run_once(wanted)
+                if blocker is None:
+                    return
+                if not _service_runs(blocker["name"]):
+                    # Nobody watches it any more, and the lock says that nobody is about to.
+                    engine.recover(blocker["name"], "the service that watched the change was gone")
+                    continue
+            if time.monotonic() >= end:
+                raise RefusedError(
+                    f"the file set {blocker['name']!r} is being changed under guard on this host and is not confirmed "
+                    f"yet; two guarded changes at once could not be told apart. Nothing was changed. See "
+                    f"`{engine.PROGRAM} status` and `journalctl -t devnode-guard` there, then run again."
+                )
+            time.sleep(0.2)
+
+    def _run_once(self, wanted: List[State]) -> Optional[Dict[str, Any]]:
+        """Do it, or return the guard that has to end first."""
+        armed = engine.armed()
+        own = next((state for state in armed if state["name"] == self.name), None)
+        if own and not self.check:
+            return own
+        if own:
+            self.module.warn(f"the file set {self.name!r} is being changed under guard right now; this may be wrong.")
+        self._report_rollback()
+        manifest = engine.load_manifest(self.name)
+        earlier = None if own else engine.Transaction.load(self.name)
+        if earlier and not earlier.touched_live_files:
+            if not self.check:
+                earlier.discard()
+            earlier = None
+        # What an interrupted run had begun to own is ours to clean up as well.
+        owned = {**earlier.data["manifest_after"]["entries"], **manifest["entries"]} if earlier else manifest["entries"]
+        plan = make_plan(wanted, owned, engine.inspect, _known(earlier))
+        if plan.errors:
+            raise RefusedError("\n".join([f"file_set {self.name!r} cannot be put on this host:", *plan.errors]))
+        self._report(plan, resumed=earlier is not None)
+        after = {"version": 1, "name": self.name, "entries": plan.entries}
+        if not plan.changes and earlier is None:
+            if not self.check and plan.entries != manifest["entries"]:
+                engine.save_manifest(after)
+            return None
+        if armed and not self.check:
+            return armed[0]
+        self._validate(plan)
+        if self.check:
+            return None
+        transaction = self._prepare(plan, earlier, manifest, after)
+        if self.params["guard"]:
+            self._arm(transaction)
+        else:
+            self._apply(transaction)
+        return None
+
+    def _report_rollback(self) -> None:
+        state = engine.guard_state(self.name)
+        if state is None or state["phase"] != "rolled_back" or state.get("reported"):
+            return
+        keys = ("reason", "time", "restored", "not_restored", "errors")
+        self.result["rollback"] = {key: state.get(key) for key in keys}
+        self.module.warn(
+            f"the host put the old files of {self.name!r} back at {state['time']}: {state['reason']}. "
+            f"See `journalctl -t devnode-guard` there."
+        )
+        if not self.check:
+            engine.clear_guard(self.name)
+
+    def _report(self, plan: Plan, resumed: bool) -> None:
+        self.result.update(
+            changed=bool(plan.changes) or resumed, changed_paths=plan.changed_paths, removed=plan.removed,
+            kept=plan.kept, foreign=plan.foreign, resumed=resumed,
+        )
+        for item in plan.foreign:
+            self.module.warn(
+                f"{item['path']} was changed by somebody else ({item['what']}) since the last run; "
+                f"it {'would be' if self.check else 'is'} replaced."
+            )
+        if resumed:
+            self.module.warn(f"an earlier run was interrupted while it changed {self.name!r}; this one finishes it.")
+        if self.module._diff:
+            diffs = []
+            for change in plan.changes:
+                diffs += _diff(change, self.contents.get(change.path))
+            self.result["diff"] = diffs
+
+    def _validate(self, plan: Plan) -> None:
+        commands = list(self.params["validate"])
+        if self.check:
+            made = {change.path for change in plan.changes if change.after["type"] != "absent"}
+            for command in list(commands):
+                program = command["argv"][0]
+                if program not in made and not shutil.which(program, path=engine.COMMAND_ENV["PATH"]):
+                    self.module.warn(f"{program} is not on this host yet: that check of {self.name!r} was passed over.")
+                    commands.remove(command)
+        if not commands:
+            return
+        with Stage([(change.after, self.contents.get(change.path)) for change in plan.changes]) as stage:
+            stage.prepare()
+            outcomes = [stage.run(command) for command in commands]
+        bad = [outcome for outcome in outcomes if outcome["rc"] != 0]
+        if bad:
+            text = "\n".join(f"`{' '.join(o['argv'])}` ended with {o['rc']}: {o['output']}" for o in bad)
+            raise RefusedError(
+                f"the new files of {self.name!r} did not pass their check, so nothing was changed on this host.\n{text}"
+            )
+
+    def _prepare(
+        self, plan: Plan, earlier: Optional[engine.Transaction], manifest: Dict[str, Any], after: Dict[str, Any]
+    ) -> engine.Transaction:
+        """Everything that is needed to make the change or to take it back, on disk."""
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + f".{time.time_ns() % 1000000000:09d}Z"
+        old = join_transactions(plan.changes, earlier.data["old"] if earlier else [])
+        earlier_changed = earlier.data["changed"] if earlier else []
+        transaction = engine.Transaction({
+            "version": 1,
+            "id": stamp,
+            "name": self.name,
+            "phase": "prepared",
+            "old": old,
+            "new": [],
+            "changed": sorted(set(plan.changed_paths) | set(earlier_changed)),
+            "activate": self.params["activate"],
+            "verify": self.params["verify"],
+            "manifest_before": earlier.data["manifest_before"] if earlier else manifest,
+            "manifest_after": after,
+            "backup": os.path.join(engine.BASE, "backup", self.name, stamp) if self.params["backup"] else None,
+        })
+        # Built beside its place, so that an interruption leaves either the earlier change or this one.
+        place, building = transaction.directory, transaction.building
+        shutil.rmtree(building, ignore_errors=True)
+        for side in ("old", "new"):
+            engine.make_private(os.path.join(building, side))
+        for number, state in enumerate(old):
+            if state["type"] == "file":
+                source = os.path.join(place, state["blob"]) if "blob" in state else state["path"]
+                with open(source, "rb") as stream:
+                    data = stream.read()
+                state["blob"] = f"old/{number:04d}"
+                engine.write_atomic(os.path.join(building, state["blob"]), data, 0o600)
+        for number, change in enumerate(plan.changes):
+            state = dict(change.after)
+            if state["type"] == "file":
+                state["blob"] = f"new/{number:04d}"
+                engine.write_atomic(os.path.join(building, state["blob"]), self.contents[change.path], 0o600)
+            transaction.data["new"].append(state)
+        # A change that takes over an interrupted one has touched live files already.
+        transaction.data["phase"] = "written" if earlier else "prepared"
+        engine.write_json(os.path.join(building, "transaction.json"), transaction.data)
+        transaction.install()
+        return transaction
+
+    def _apply(self, transaction: engine.Transaction) -> None:
+        bad = transaction.apply()
+        if bad:
+            report = transaction.rollback()
+            self.result["changed"] = False
+            self.result["rollback_errors"] = report["errors"]
+            raise RefusedError(_failure_text(self.name, bad, report))
+        self.result["commands"] = transaction.data.get("outcomes", [])
+        self.result["backup"] = transaction.finish()
+        self.result["kept"] = sorted(set(self.result["kept"]) | set(transaction.data.get("kept", [])))
+
+    # --- guard ----------------------------------------------------------------------------------------------
+
+    def _arm(self, transaction: engine.Transaction) -> None:
+        """Hand the change to the host. It begins when this run has let go of the lock."""
+        if not os.path.isdir("/run/systemd/system"):
+            transaction.discard()
+            raise RefusedError(
+                "guard: this host does not run systemd, which has to take the change back when nobody confirms it. "
+                "Nothing was changed."
+            )
+        self._install_guard()
+        window = self.params["guard"]["window"]
+        os.makedirs(engine.RUN, mode=0o700, exist_ok=True)
+        engine.write_atomic(os.path.join(engine.RUN, self.name), transaction.data["id"].encode(), 0o600)
+        engine.save_guard({"name": self.name, "id": transaction.data["id"], "phase": "armed", "window": window})
+        outcome = engine.run_command(
+            {"argv": ["systemctl", "restart", "--no-block", f"devnode-guard@{self.name}.service"]}
+        )
+        if outcome["rc"] != 0:
+            engine.recover(self.name, "the service could not be started")
+            raise RefusedError(f"guard: the service could not be started, so nothing was changed: {outcome['output']}")
+        self.result["backup"] = transaction.data["backup"]
+        self.result["guard"] = {"phase": "armed", "id": transaction.data["id"], "window": window}
+
+    def _install_guard(self) -> None:
+        """The program and its units. They stay, so that this happens once."""
+        python = next((p for p in ("/usr/bin/python3", "/usr/libexec/platform-python") if os.path.exists(p)), "")
+        program = f"#!{python or shutil.which('python3')} -I\n{self.guard_program}"
+        units = {"base": engine.BASE, "program": engine.PROGRAM}
+        files = {
+            engine.PROGRAM: (program, 0o755),
+            engine.BOOT_UNIT: (engine.BOOT_UNIT_TEXT.format(**units), 0o644),
+            engine.WATCH_UNIT: (engine.WATCH_UNIT_TEXT.format(**units), 0o644),
+        }
+        boot_unit = os.path.basename(engine.BOOT_UNIT)
+        enabled = os.path.join(os.path.dirname(engine.BOOT_UNIT), "sysinit.target.wants", boot_unit)
+        stale = []
+        for path, (text, mode) in files.items():
+            live = engine.inspect(path)
+            wanted = {"path": path, "type": "file", "mode": mode, "uid": 0, "gid": 0,
+                      "sha256": engine.sha256(text.encode())}
+            if not engine.same(live, wanted):
+                os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+                engine.write_atomic(path, text.encode(), mode)
+                stale.append(path)
+        if not stale and os.path.islink(enabled):
+            return
+        # Started now, while nothing is armed, so that only a restart of the host starts it with something to do.
+        for argv in (["daemon-reload"], ["enable", boot_unit], ["start", boot_unit]):
+            outcome = engine.run_command({"argv": ["systemctl", *argv]})
+            if outcome["rc"] != 0:
+                raise RefusedError(
+                    f"guard: `systemctl {' '.join(argv)}` failed, so nothing was changed: {outcome['output']}"
+                )
+
+
+def _service_runs(name: str) -> bool:
+    outcome = engine.run_command({"argv": ["systemctl", "is-active", f"devnode-guard@{name}.service"]})
+    return outcome["output"] in ("active", "activating", "reloading")
+
+
+def _known(earlier: Optional[engine.Transaction]) -> Dict[str, List[State]]:
+    """States that an interrupted run of ours may have left."""
+    known: Dict[str, List[State]] = {}
+    if earlier:
+        for state in [*earlier.data["old"], *earlier.data["new"]]:
+            known.setdefault(state["path"], []).append(state)
+    return known
+
+
+def _failure_text(name: str, bad: Dict[str, Any], report: Dict[str, Any]) -> str:
+    if "command" in bad:
+        command = bad["command"]
+        why = f"`{' '.join(command['argv'])}` ({bad['reason']}) ended with {command['rc']}: {command['output']}"
+    else:
+        why = bad["msg"]
+    text = f"the change of {name!r} did not work, so the old files were put back.\n{why}"
+    if report["errors"]:
+        text += "\nNot everything could be put back; look after these by hand:\n" + "\n".join(report["errors"])
+    return text
+
+
+# --- diff ----------------------------------------------------------------------------------------------------------
+
+
+def _attributes(state: State) -> str:
+    if state["type"] == "absent":
+        return ""
+    if state["type"] == "link":
+        return f"link to {state['target']}\n"
+    if "mode" not in state:
+        return f"{state['type']}\n"
+    return f"{state['type']}, owner {state['uid']}, group {state['gid']}, mode {state['mode']:04o}\n"
+
+
+def _text(data: Optional[bytes]) -> str:
+    if data is None:
+        return ""
+    if b"\0" in data or len(data) > DIFF_LIMIT:
+        return f"[{len(data)} bytes, sha256 {engine.sha256(data)}]\n"
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return f"[{len(data)} bytes, sha256 {engine.sha256(data)}]\n"
+
+
+def _contents(change: Change, new: Optional[bytes]) -> Tuple[str, str]:
+    old_data = None
+    if change.before["type"] == "file":
+        with open(change.path, "rb") as stream:
+            old_data = stream.read()
+    new_data = new if change.after["type"] == "file" else None
+    if old_data == new_data:
+        return "", ""
+    if change.sensitive:
+        return ("[sensitive]\n" if old_data is not None else "",
+                "[sensitive, different]\n" if new_data is not None else "")
+    return _text(old_data), _text(new_data)
+
+
+def _diff(change: Change, new: Optional[bytes]) -> List[Dict[str, str]]:
+    header = {"before_header": change.path, "after_header": change.path}
+    diffs = []
+    before, after = _attributes(change.before), _attributes(change.after)
+    if before != after:
+        diffs.append({**header, "before": before, "after": after})
+    before, after = _contents(change, new)
+    if before != after:
+        diffs.append({**header, "before": before, "after": after})
+    return diffs
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    run = FileSet(module)
+    try:
+        run.run()
+    except (RefusedError, StageError, engine.EngineError) as error:
+        run.result.pop("changed", None)
+        module.fail_json(msg=str(error), **run.result)
+    module.exit_json(**run.result)
+
+
+if __name__ == "__main__":
+    main()
