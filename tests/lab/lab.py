@@ -40,7 +40,15 @@ def host_up(args: argparse.Namespace) -> None:
     if not places:
         own = f"{args.name}-net"
         places = [hosts.Attachment(own, networks.address_in(networks.ensure(own), 0))]
-    spec = hosts.HostSpec(args.name, args.name, args.os, args.engine, tuple(places), (args.name,))
+    spec = hosts.HostSpec(
+        args.name,
+        args.name,
+        args.os,
+        args.engine,
+        attachments=tuple(places),
+        aliases=(args.name,),
+        name_servers=networks.name_servers(),
+    )
     hosts.up(spec, public_key)
     target = hosts.target(args.name, args.name, places[0].network)
     hosts.write_access(folder, [target])

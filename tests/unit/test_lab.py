@@ -47,6 +47,15 @@ def test_every_name_has_a_subnet_of_its_own_and_falls_back_to_all_others() -> No
     assert networks.address_in("10.203.77.0/24", 2) == "10.203.77.12"
 
 
+def test_name_servers_that_a_host_cannot_reach_are_left_out(tmp_path: Path) -> None:
+    stub, real, empty = tmp_path / "stub", tmp_path / "real", tmp_path / "empty"
+    stub.write_text("# nameserver 9.9.9.9\nnameserver 127.0.0.53\noptions edns0\n")
+    real.write_text("nameserver 10.0.0.2\nnameserver 127.0.0.1\nnameserver fe80::1%eth0\n")
+    empty.write_text("search example.org\n")
+    assert networks.name_servers(stub, real) == ("10.0.0.2", "fe80::1%eth0")
+    assert networks.name_servers(tmp_path / "none", empty, stub) == ()
+
+
 def test_containers_carry_the_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DEVNODE_PREFIX", raising=False)
     assert make().container("debian13") == "devnode-ssh_server-debian13"
@@ -69,6 +78,8 @@ def test_a_platform_becomes_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not first.engine
     assert second.engine
     assert second.attachments[0].address == "10.203.71.11"
+    assert first.peers == (("n", "10.203.71.11"),)
+    assert second.peers == (("b", "10.203.71.10"),)
 
 
 def test_a_platform_with_a_wrong_image_is_named() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import socket
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import images, keys, trust
@@ -39,7 +39,10 @@ class HostSpec:
     engine: bool = False
     attachments: tuple[Attachment, ...] = ()
     aliases: tuple[str, ...] = ()
-    labels: tuple[str, ...] = field(default=())
+    labels: tuple[str, ...] = ()
+    peers: tuple[tuple[str, str], ...] = ()  # names and addresses for /etc/hosts
+    name_servers: tuple[str, ...] = ()  # none: the engine's own, which containers inside the host cannot reach
+    mounts: tuple[str, ...] = ()  # of this machine, as `docker run --volume` takes them
 
 
 def run_arguments(spec: HostSpec, image: str, ipv6: bool) -> list[str]:
@@ -54,6 +57,10 @@ def run_arguments(spec: HostSpec, image: str, ipv6: bool) -> list[str]:
     words += ["--sysctl", "net.ipv4.ip_forward=0"]
     if ipv6:
         words += ["--sysctl", "net.ipv6.conf.all.disable_ipv6=0"]
+    if spec.name_servers:
+        words += ["--env", f"DEVNODE_LAB_DNS={' '.join(spec.name_servers)}"]
+    words += [word for name, ip in spec.peers for word in ("--add-host", f"{name}:{ip}")]
+    words += [word for mount in spec.mounts for word in ("--volume", mount)]
     if spec.engine:
         words += ["--env", "DEVNODE_LAB_ENGINE=1", "--device-cgroup-rule", "a *:* rwm"]
         words += [word for path in ENGINE_VOLUMES for word in ("--volume", path)]

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import zlib
+from ipaddress import ip_address
+from pathlib import Path
 
 from .shell import LabError, attempt, docker
 
@@ -21,6 +23,17 @@ def preferred_subnets(name: str) -> list[str]:
 
 def address_in(subnet: str, index: int) -> str:
     return f"{subnet.rsplit('.', 1)[0]}.{MANAGEMENT_OFFSET + index}"
+
+
+def name_servers(*files: Path) -> tuple[str, ...]:
+    """This machine's name servers that a host can reach as well (no loopback ones), from the first file with any."""
+    for path in files or (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf")):
+        lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+        found = [words[1] for words in lines if words[:1] == ["nameserver"] and len(words) > 1]
+        usable = tuple(ip for ip in found if not ip_address(ip.partition("%")[0]).is_loopback)
+        if usable:
+            return usable
+    return ()
 
 
 def exists(name: str) -> bool:

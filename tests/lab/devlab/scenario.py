@@ -8,6 +8,7 @@ labels.engine ("true": the host can run a container engine), networks ([{name, i
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,11 +55,7 @@ def host_spec(scenario: Scenario, index: int, subnets: dict[str, str]) -> hosts.
         )
     full_names = network_names(scenario)
     attachments = tuple(
-        hosts.Attachment(
-            full_names[place["name"]],
-            place.get("ipv4_address") or networks.address_in(subnets[place["name"]], index),
-        )
-        for place in _places(platform)
+        hosts.Attachment(full_names[place["name"]], _address(place, index, subnets)) for place in _places(platform)
     )
     return hosts.HostSpec(
         container=scenario.container(platform["name"]),
@@ -67,7 +64,22 @@ def host_spec(scenario: Scenario, index: int, subnets: dict[str, str]) -> hosts.
         engine=str(platform.get("labels", {}).get("engine", "false")).lower() == "true",
         attachments=attachments,
         aliases=(platform["name"],),
+        peers=tuple(_peers(scenario, index, subnets)),
+        name_servers=networks.name_servers(),
     )
+
+
+def _address(place: dict[str, str], index: int, subnets: dict[str, str]) -> str:
+    return place.get("ipv4_address") or networks.address_in(subnets[place["name"]], index)
+
+
+def _peers(scenario: Scenario, index: int, subnets: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """The other hosts by name, each at its address in the first network that both are in."""
+    mine = [place["name"] for place in _places(scenario.platforms[index])]
+    for other, platform in enumerate(scenario.platforms):
+        shared = [place for place in _places(platform) if place["name"] in mine]
+        if other != index and shared:
+            yield platform["name"], _address(shared[0], other, subnets)
 
 
 def create(scenario: Scenario) -> None:

@@ -41,7 +41,7 @@ chmod 0440 /etc/sudoers.d/90-cloud-init-users
 rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id
 : >/etc/machine-id
 cp /tmp/units/*.service /etc/systemd/system/
-systemctl enable lab-first-boot.service lab-network-settings.service lab-nested-engine.service
+systemctl enable lab-first-boot.service lab-network-settings.service lab-nested-engine.service lab-resolver.service
 # The console belongs to the container engine.
 systemctl mask console-getty.service getty@tty1.service
 rm -rf /tmp/build.sh /tmp/units
