@@ -56,7 +56,8 @@ class Record:
 def parse(text: str) -> Record:
     """Read a known_hosts file. Hashed names, patterns, CA and revocation lines are kept, but name no key here."""
     record = Record()
-    for number, raw in enumerate(text.split("\n")[: -1 if text.endswith("\n") else None], 1):
+    lines = text.split("\n")
+    for number, raw in enumerate(lines[:-1] if not lines[-1] else lines, 1):
         words = raw.split(None, 1)
         if len(words) < 2 or raw.lstrip().startswith(("#", "@", "|")):
             record.foreign.append(raw)
@@ -67,7 +68,7 @@ def parse(text: str) -> Record:
             record.errors.append((number, error.why))
             record.foreign.append(raw)
             continue
-        bare = PublicKey(key.type, key.base64)
+        bare = _bare(key)
         for alias in words[0].split(","):
             record.keys[alias] = (*record.keys.get(alias, ()), bare)
         if key.comment.startswith(MARK) and "," not in words[0]:
@@ -85,18 +86,18 @@ def merge(
     Raises ChangedKeyError where a name is on record with other keys, unless `replace`. With `prune`, names of the
     scope that are not in `entries` any more are removed.
     """
+    entries = {alias: [_bare(key) for key in keys] for alias, keys in entries.items()}
     changed = [found for alias in sorted(entries) for found in _changed(alias, record, entries[alias])]
     foreign_names = {alias for alias in entries if alias in record.keys} - {line.alias for line in record.ours}
     if changed and (not replace or foreign_names & {alias for alias, _old, _new in changed}):
         raise ChangedKeyError(changed)
     kept = [line for line in record.ours if line.alias not in entries and (line.scope != scope or not prune)]
-    new_lines = [
-        Line(alias, PublicKey(key.type, key.base64), scope)
-        for alias in entries
-        if alias not in foreign_names
-        for key in entries[alias]
-    ]
+    new_lines = [Line(alias, key, scope) for alias in entries if alias not in foreign_names for key in entries[alias]]
     return parse(Record(foreign=record.foreign, ours=[*kept, *new_lines]).text())
+
+
+def _bare(key: PublicKey) -> PublicKey:
+    return PublicKey(key.type, key.base64)
 
 
 def _changed(alias: str, record: Record, now: Sequence[PublicKey]) -> List[Tuple[str, str, str]]:
