@@ -13,6 +13,7 @@ jump that does not exist, a circle). `parse_views` does both for a list.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Callable, Dict, List, Optional, Tuple, TypeVar
@@ -35,6 +36,13 @@ MAX_LIFETIME = 7 * 24 * 3600
 # A client whose version is not declared is taken to be at least this: Debian 11, RHEL 9, supported macOS and Windows.
 UNDECLARED_OPENSSH = (8, 4)
 OLDEST_OPENSSH = (8, 0)
+
+# sun_path: how many bytes a socket's path has, with its end mark. Windows shares no connections.
+SOCKET_LIMIT = {"linux": 108, "macos": 104, "windows": 108}
+TEMPORARY_SUFFIX = 17  # "." and 16 characters, while ssh makes the socket
+HASH_LENGTH = 40  # of %C
+POLICY_LENGTH = 6  # of policy_id
+UNKNOWN_LOGIN = 16  # length of a login that is not known
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,7 @@ class Host:
     forwards: Tuple[Forward, ...] = ()
     compression: bool = False  # pays on slow lines only: 10 times slower copies were measured on a LAN
     reason: str = ""  # one line above the block: what it is for
+    login: bool = False  # jump hosts: the person gets a shell there too (operators); others only pass through
 
     @classmethod
     def from_dict(cls, raw: Any, where: str, errors: List[str], pattern: bool = False) -> "Host":
@@ -120,6 +129,7 @@ class Host:
             forwards=read.objects("forwards", Forward.from_dict),
             compression=read.one("compression", validators.boolean),
             reason=read.one("reason", validators.line),
+            login=read.one("login", validators.boolean),
         )
 
 
@@ -239,6 +249,19 @@ def persist(host: Host, view: ClientView) -> Optional[int]:
     return PROFILES[wanted] if wanted in PROFILES else seconds(wanted)
 
 
+def policy_id(host: Host, view: ClientView) -> str:
+    """Short name of what a shared connection was opened with: stands in the socket's name, in front of ssh's %C.
+
+    %C is made of host, port, user and, in newer versions, the jump. Two entries that differ in key or agent, or that
+    reach the same inner address behind different bastions, must never use each other's connection.
+    """
+    agent = next((agent.socket for agent in view.agents if agent.name == host.agent), "")
+    behind = next((jump for jump in view.entries if host.jump in jump.aliases), None)
+    way = (behind.hostname, behind.port, behind.host_key_alias) if behind else ()
+    parts = (view.source, view.base_dir, host.identity_files or view.identity_files, agent, host.compression, way)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:POLICY_LENGTH]
+
+
 def parse_views(raw: Any, where: str = "ssh_client_config_views") -> Tuple[List[ClientView], List[str]]:
     """All the views in a list, and all the errors in them. The views are usable only when there is no error."""
     errors: List[str] = []
@@ -269,6 +292,7 @@ def check(view: ClientView, where: str) -> List[str]:
         *_check_agents(located, view, where),
         *_check_forwards(located),
         *_check_known(located, view),
+        *_check_sockets(view, where),
     ]
 
 
@@ -360,6 +384,24 @@ def _check_known(located: _Located, view: ClientView) -> List[str]:
         "Record its key first (playbooks/enroll.yml for machines, site.yml for workspaces), or leave this entry out."
         for at, host in located
         if host.host_key_alias and not is_known(host.host_key_alias)
+    ]
+
+
+def _check_sockets(view: ClientView, where: str) -> List[str]:
+    """A path that does not fit into a socket's address ends every ssh, so it is refused here."""
+    if all(persist(host, view) is None for host in view.entries):
+        return []
+    parent = "/Users/" if view.platform == "macos" else "/home/"
+    home = view.home or parent + "x" * max(len(view.login), UNKNOWN_LOGIN)
+    path = re.sub(r"^~", home, view.sockets) + "/" + "x" * (POLICY_LENGTH + 1 + HASH_LENGTH)
+    limit = SOCKET_LIMIT[view.platform] - TEMPORARY_SUFFIX - 1
+    if len(path) <= limit:
+        return []
+    assumed = "" if view.home or not view.sockets.startswith("~/") else f" (a home such as {home} taken as given)"
+    return [
+        f"{where}.control_dir: {show(view.sockets)} is too long{assumed}: the sockets of shared connections would have "
+        f"paths of {len(path)} bytes, and {limit} fit on {view.platform} ({SOCKET_LIMIT[view.platform]} less the "
+        f"end mark and the {TEMPORARY_SUFFIX} that ssh adds while it makes one). Choose a shorter one, like ~/.ssh/cm."
     ]
 
 

@@ -1,0 +1,295 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a client view to the files of a person's kit. Pure: the same view gives the same text, everywhere.
+
+How the ssh_config comes about: every host first gets all of its options, each with a value of its own, because what
+we leave open a `Host *` in the person's own file would decide. Then the values that all hosts of a section share
+move into a block for the section, and those that all hosts share into one block at the end. ssh takes the first value
+that it finds, so what a host says itself wins over its section.
+
+No keyword is written that the client might not know. `IgnoreUnknown` would not help: it only acts where its block
+matches, while an unknown keyword ends ssh for every host (measured with 9.2), and outside of a block it would also hide
+mistakes in the rest of the person's configuration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
+
+from ansible_collections.devnode.gpu.plugins.module_utils.client_readme import readme
+from ansible_collections.devnode.gpu.plugins.module_utils.client_view import (
+    ClientView,
+    Forward,
+    Host,
+    persist,
+    policy_id,
+)
+from ansible_collections.devnode.gpu.plugins.module_utils.version import GENERATOR
+
+# Local ports are chosen here: above the well-known ones, below those that systems hand out to outgoing connections.
+FIRST_LOCAL_PORT, LOCAL_PORTS = 20000, 10000
+
+# An option's value, or several for an option that may be repeated (each adds to the others, so the first does not win).
+Options = Dict[str, Tuple[str, ...]]
+_REPEATED = ("IdentityFile", "LocalForward")
+# What makes a host that host: never shared.
+_OWN = ("HostName", "HostKeyAlias", "LocalForward")
+# What reads better beside the hosts of its section than at the end of the file.
+_BY_SECTION = ("ProxyJump",)
+# The file's last block: what it is for, and its options in this order.
+_TOPICS: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
+    ("", ("HostName", "HostKeyAlias", "Port", "User", "ProxyJump", "Compression")),
+    (
+        "Host keys come from our own record only. Nothing is trusted because it was seen first.",
+        ("UserKnownHostsFile", "GlobalKnownHostsFile", "StrictHostKeyChecking", "UpdateHostKeys", "CheckHostIP"),
+    ),
+    (
+        "One key is offered, so that an agent full of others does not use up the attempts.",
+        ("IdentityFile", "IdentitiesOnly", "PreferredAuthentications", "AddKeysToAgent"),
+    ),
+    ("An agent is lent to nobody, but where a project says so.", ("ForwardAgent",)),
+    (
+        "The first connection stays open and the next ones use it. Hosts with another key or agent get another one.",
+        ("ControlMaster", "ControlPath", "ControlPersist"),
+    ),
+    ("A line that fell silent is noticed.", ("ServerAliveInterval", "ServerAliveCountMax", "ConnectTimeout")),
+    ("Fastest first of what this ssh knows.", ("KexAlgorithms", "Ciphers")),
+    ("", ("LocalForward",)),
+)
+
+
+@dataclass(frozen=True)
+class KitFile:
+    """One file of a kit: either its text, or the name of one of the role's files."""
+
+    name: str
+    content: str = ""
+    asset: str = ""
+    mode: str = "0600"
+
+
+def kit(view: ClientView, generator: str = GENERATOR) -> List[KitFile]:
+    """All files of a person's kit, to hand over or to use where they lie."""
+    files = installed(view, generator)
+    if not view.base_dir.startswith("~/"):
+        return files
+    if view.platform == "windows":
+        return [*files, KitFile("install.ps1", asset="install.ps1")]
+    return [*files, KitFile("install.sh", asset="install.sh", mode="0700")]
+
+
+def installed(view: ClientView, generator: str = GENERATOR) -> List[KitFile]:
+    """The files that lie in base_dir once a kit is installed."""
+    files = [
+        KitFile("config", config(view, generator)),
+        KitFile("known_hosts", known_hosts(view, generator)),
+        KitFile("README.md", readme(view, local_ports(view), generator)),
+    ]
+    if view.platform != "windows":
+        files.append(KitFile("devnode-ssh", asset="devnode-ssh", mode="0700"))
+        if view.agents:
+            files.append(KitFile("agents", agents(view, generator)))
+    return files
+
+
+def agents(view: ClientView, generator: str = GENERATOR) -> str:
+    """What `devnode-ssh agent` reads: name, socket, private key and destinations of each project's agent."""
+    lines = [" ".join((agent.name, agent.socket, agent.key_file or "-", *agent.destinations)) for agent in view.agents]
+    return "".join(f"{line}\n" for line in [f"# {_origin(view, generator)}", *lines])
+
+
+def known_hosts(view: ClientView, generator: str = GENERATOR) -> str:
+    """The person's own known_hosts: host key aliases and keys."""
+    lines = [
+        " ".join(part for part in (known.marker, ",".join(known.names), key) if part)
+        for known in view.known_hosts
+        for key in known.keys
+    ]
+    return "".join(f"{line}\n" for line in [f"# {_origin(view, generator)}", *sorted(set(lines))])
+
+
+def config(view: ClientView, generator: str = GENERATOR) -> str:
+    """The person's ssh_config."""
+    ports = local_ports(view)
+    sections = [
+        ("Jump hosts: the way in. They only pass connections on.", view.jumps),
+        ("Workspaces", tuple(host for host in view.hosts if host.kind == "workspace")),
+        ("Machines", tuple(host for host in view.hosts if host.kind == "host")),
+        ("Patterns: every name that fits, as it is typed", view.patterns),
+    ]
+    options = {id(host): host_options(host, view, ports) for host in view.entries}
+    for_all = _take_common([options[id(host)] for host in view.entries], (*_OWN, *_BY_SECTION), unanimous=True)
+
+    text = [_header(view, generator)]
+    for title, hosts in sections:
+        if not hosts:
+            continue
+        own = [options[id(host)] for host in hosts]
+        common = _take_common(own, _OWN, unanimous=False)
+        text.append(f"# ---- {title}\n")
+        for host in hosts:
+            text.append(_block(host.aliases, options[id(host)], host.reason, _forward_notes(host, ports)))
+        if common:
+            text.append(_block(_aliases(hosts), common, "All of this section"))
+    if for_all:
+        text.append('# ---- Everything above. A list of names and no "Host *": other hosts are none of our business.\n')
+        text.append(_block(_aliases(view.entries), for_all, topics=True))
+    return "\n".join(text)
+
+
+def host_options(host: Host, view: ClientView, ports: Dict[Tuple[str, str], int]) -> Options:
+    """Every option of one host."""
+    stays = persist(host, view)
+    agent = next((agent for agent in view.agents if agent.name == host.agent), None)
+    forwardable = view.platform != "windows" and view.version >= (8, 2)
+    options: Options = {
+        "HostName": (host.hostname,),
+        "HostKeyAlias": (host.host_key_alias,) if host.host_key_alias else (),
+        "Port": (str(host.port),),
+        "User": (host.user,),
+        "ProxyJump": (host.jump or "none",),
+        "Compression": ("yes" if host.compression else "no",),
+        "UserKnownHostsFile": (f"{view.base_dir}/known_hosts",),
+        "GlobalKnownHostsFile": ("none" if view.platform == "windows" else "/dev/null",),
+        "StrictHostKeyChecking": ("yes",),
+        "UpdateHostKeys": ("no",),
+        # Before 8.5 it was on, and would have added addresses to our file.
+        "CheckHostIP": ("no",) if view.version < (8, 5) else (),
+        "IdentityFile": host.identity_files or view.identity_files,
+        "IdentitiesOnly": ("yes",),
+        "PreferredAuthentications": ("publickey",),
+        "AddKeysToAgent": (_add_keys(view),),
+        "ForwardAgent": (agent.socket if agent and forwardable else "no",),
+        "ControlMaster": ("no" if stays is None else "auto",),
+        "ControlPath": ("none" if stays is None else f"{view.sockets}/{policy_id(host, view)}-%C",),
+        "ControlPersist": ("no" if stays is None else str(stays),),
+        "ServerAliveInterval": (str(view.server_alive_interval),),
+        "ServerAliveCountMax": (str(view.server_alive_count),),
+        "ConnectTimeout": (str(view.connect_timeout),),
+        **_algorithms(view),
+        "LocalForward": tuple(
+            f"127.0.0.1:{ports[(host.aliases[0], forward.name)]} {_address(forward)}:{forward.port}"
+            for forward in host.forwards
+        ),
+    }
+    return {name: values for name, values in options.items() if values}
+
+
+def local_ports(view: ClientView) -> Dict[Tuple[str, str], int]:
+    """(first alias, forward) -> local port.
+
+    A port follows from the names alone, so that it stays when other workspaces come and go; where two would get the
+    same, the later name looks on. The model may also say a port itself.
+    """
+    wanted = sorted((host.aliases[0], forward) for host in view.entries for forward in host.forwards if host.aliases)
+    ports = {(alias, forward.name): forward.local_port for alias, forward in wanted if forward.local_port}
+    taken: Set[int] = set(ports.values())
+    for alias, forward in wanted:
+        if forward.local_port:
+            continue
+        port = next(port for port in _candidates(f"{alias}/{forward.name}") if port not in taken)
+        ports[(alias, forward.name)] = port
+        taken.add(port)
+    return ports
+
+
+def _candidates(name: str) -> Iterator[int]:
+    attempt = 0
+    while True:
+        digest = hashlib.sha256(f"{name}/{attempt}".encode()).digest()
+        yield FIRST_LOCAL_PORT + int.from_bytes(digest[:4], "big") % LOCAL_PORTS
+        attempt += 1
+
+
+def _address(forward: Forward) -> str:
+    return f"[{forward.host}]" if ":" in forward.host else forward.host
+
+
+def _add_keys(view: ClientView) -> str:
+    # A lifetime came with 8.4. Windows' agent keeps what it is given for good, on the disk.
+    return "no" if view.platform == "windows" or view.version < (8, 4) else view.add_keys_to_agent
+
+
+def _algorithms(view: ClientView) -> Options:
+    """Cheaper algorithms in front of ssh's own list. An unknown name ends an older ssh: only for a declared version."""
+    if not view.fast_algorithms or not view.openssh:
+        return {}
+    options: Options = {}
+    if view.version >= (9, 9):
+        options["KexAlgorithms"] = ("^mlkem768x25519-sha256",)
+    if view.version >= (8, 1):
+        options["Ciphers"] = ("^aes128-gcm@openssh.com,aes256-gcm@openssh.com",)
+    return options
+
+
+def _take_common(hosts: Sequence[Options], never: Tuple[str, ...], unanimous: bool) -> Options:
+    """Move out of the hosts' options what they share, and return it.
+
+    Where not all need to agree, the most frequent value is shared and the others keep theirs, which stands before it.
+    """
+    common: Options = {}
+    if len(hosts) < 2:
+        return common
+    for name in list(hosts[0]):
+        if name in never or not all(name in host for host in hosts):
+            continue
+        (value, count), *others = Counter(host[name] for host in hosts).most_common(2)
+        if others and (unanimous or name in _REPEATED or count < 2):
+            continue
+        common[name] = value
+        for host in hosts:
+            if host[name] == value:
+                del host[name]
+    return common
+
+
+def _aliases(hosts: Sequence[Host]) -> Tuple[str, ...]:
+    return tuple(alias for host in hosts for alias in host.aliases)
+
+
+def _block(
+    aliases: Sequence[str],
+    options: Options,
+    reason: str = "",
+    notes: Optional[Dict[str, str]] = None,
+    topics: bool = False,
+) -> str:
+    lines = [f"# {reason}"] if reason else []
+    lines.append("Host " + " ".join(aliases))
+    for topic, names in _TOPICS:
+        there = [name for name in names if name in options]
+        if topics and topic and there:
+            lines.append(f"    # {topic}")
+        for name in there:
+            for value in options[name]:
+                if notes and value in notes:
+                    lines.append(f"    # {notes[value]}")
+                lines.append(f"    {name} {value}")
+    return "\n".join(lines) + "\n"
+
+
+def _forward_notes(host: Host, ports: Dict[Tuple[str, str], int]) -> Dict[str, str]:
+    notes: Dict[str, str] = {}
+    for forward in host.forwards:
+        port = ports[(host.aliases[0], forward.name)]
+        notes[f"127.0.0.1:{port} {_address(forward)}:{forward.port}"] = (
+            f"{forward.name}: http://127.0.0.1:{port}{forward.path}"
+        )
+    return notes
+
+
+def _origin(view: ClientView, generator: str) -> str:
+    return f"Made by {generator}" + (f" from {view.source}" if view.source else "") + f" for {view.person}."
+
+
+def _header(view: ClientView, generator: str) -> str:
+    names = {"linux": "Linux", "macos": "macOS", "windows": "Windows"}
+    known = "OpenSSH " + (view.openssh if view.openssh else "{}.{} or newer".format(*view.version))
+    return (
+        f"# {_origin(view, generator)} {names[view.platform]}, {known}.\n"
+        "# Do not edit: the next run replaces it. Something is wrong here? The inventory is where it is changed.\n"
+        "# Settings of your own go to ~/.ssh/config, below its Include line.\n"
+    )
