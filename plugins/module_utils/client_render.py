@@ -184,7 +184,8 @@ def local_ports(view: ClientView) -> Dict[Tuple[str, str], int]:
     A port follows from the names alone, so that it stays when other workspaces come and go; where two would get the
     same, the later name looks on. The model may also say a port itself.
     """
-    wanted = sorted((host.aliases[0], forward) for host in view.entries for forward in host.forwards if host.aliases)
+    wanted = [(host.aliases[0], forward) for host in view.entries for forward in host.forwards]
+    wanted.sort(key=lambda pair: (pair[0], pair[1].name))
     ports = {(alias, forward.name): forward.local_port for alias, forward in wanted if forward.local_port}
     taken: Set[int] = set(ports.values())
     for alias, forward in wanted:

@@ -112,6 +112,7 @@ def _jump(person: Person, bastion: Host) -> client_view.Host:
         host_key_alias=bastion.name,
         identity_files=person.client.bastion_identity_files,
         kind="host",
+        login=person.operator,
         reason="the bastion itself, for operators" if person.operator else "only leads on: nobody gets a shell there",
     )
 

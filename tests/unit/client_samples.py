@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Views that the client tests share, and what ssh makes of a configuration."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import os
+import pwd
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.devnode.gpu.plugins.module_utils.client_view import ClientView, parse_views
+
+Effective = dict[str, list[str]]
+
+
+def key(number: int) -> str:
+    """A public key with the right structure."""
+    blob = b"\0\0\0\x0bssh-ed25519\0\0\0 " + bytes([number]) * 32
+    return "ssh-ed25519 " + base64.b64encode(blob).decode()
+
+
+VIEW: dict[str, Any] = {
+    "person": "ada",
+    "source": "inventory/example",
+    "contact": "the platform team",
+    "jumps": [
+        {
+            "aliases": ["office"],
+            "hostname": "office.example.com",
+            "user": "ada",
+            "host_key_alias": "office",
+            "identity_files": ["~/.ssh/id_ed25519_bastion"],
+        },
+        {
+            "aliases": ["bastion"],
+            "hostname": "bastion.example.com",
+            "port": 2222,
+            "user": "ada",
+            "host_key_alias": "bastion",
+            "jump": "office",
+            "identity_files": ["~/.ssh/id_ed25519_bastion"],
+        },
+    ],
+    "hosts": [
+        {
+            "aliases": ["nlp", "gpu-01"],
+            "hostname": "10.20.0.11",
+            "port": 2201,
+            "user": "ada",
+            "jump": "bastion",
+            "host_key_alias": "nlp.gpu-01",
+            "agent": "corpus",
+            "reason": "workspace of ada on gpu-01",
+            "forwards": [{"name": "jupyter", "port": 8888, "path": "/lab"}, {"name": "tensorboard", "port": 6006}],
+        },
+        {
+            "aliases": ["vision"],
+            "hostname": "10.20.0.11",
+            "port": 2202,
+            "user": "ada",
+            "jump": "bastion",
+            "host_key_alias": "vision.gpu-01",
+            "forwards": [{"name": "jupyter", "port": 8888, "local_port": 18888}],
+        },
+        {
+            "aliases": ["vault"],
+            "hostname": "10.20.0.12",
+            "port": 2201,
+            "user": "ada",
+            "jump": "bastion",
+            "host_key_alias": "vault.gpu-02",
+            "multiplexing": "high_security",
+        },
+        {
+            "aliases": ["gpu-01-host"],
+            "hostname": "10.20.0.11",
+            "user": "ada",
+            "jump": "bastion",
+            "host_key_alias": "gpu-01",
+            "kind": "host",
+        },
+    ],
+    "patterns": [{"aliases": ["gpu-*"], "hostname": "%h.internal", "user": "ada", "jump": "bastion"}],
+    "known_hosts": [
+        {"names": [name], "keys": [key(number)]}
+        for number, name in enumerate(
+            ("office", "bastion", "nlp.gpu-01", "vision.gpu-01", "vault.gpu-02", "gpu-01", "git.example.com")
+        )
+    ]
+    + [{"names": ["*.internal"], "keys": [key(99)], "marker": "@cert-authority"}],
+    "agents": [
+        {
+            "name": "corpus",
+            "socket": "~/.ssh/agent-corpus",
+            "key_file": "~/.ssh/id_ed25519_corpus",
+            "destinations": ["nlp.gpu-01>git.example.com"],
+        }
+    ],
+}
+
+# Name of a golden file -> what differs from VIEW.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "linux": {},
+    "linux-8.0": {"openssh": "8.0"},
+    "linux-9.2": {"openssh": "9.2"},
+    "linux-10.0": {"openssh": "10.0"},
+    "macos": {"platform": "macos"},
+    "macos-9.9": {"platform": "macos", "openssh": "9.9"},
+    "windows-9.5": {"platform": "windows", "openssh": "9.5"},
+    "in-place": {
+        "base_dir": "/srv/kit/ada",
+        "control_dir": "/tmp/devnode-1000",
+        "identity_files": ["/srv/kit/keys/workspace"],
+    },
+}
+
+
+def raw(**changes: Any) -> dict[str, Any]:
+    """VIEW with changes."""
+    return {**copy.deepcopy(VIEW), **changes}
+
+
+def view(**changes: Any) -> ClientView:
+    """VIEW with changes, read."""
+    views, errors = parse_views([raw(**changes)])
+    assert not errors, errors
+    return views[0]
+
+
+def errors_of(value: Any) -> list[str]:
+    """What is wrong with one view."""
+    return parse_views([value])[1]
+
+
+def ssh_version() -> tuple[int, int]:
+    """Version of the ssh on this machine."""
+    text = subprocess.run(["ssh", "-V"], capture_output=True, text=True).stderr
+    found = re.search(r"OpenSSH_(?:for_Windows_)?([0-9]+)\.([0-9]+)", text)
+    assert found, text
+    return int(found.group(1)), int(found.group(2))
+
+
+def effective(config: Path, alias: str) -> Effective:
+    """The options that ssh itself reads for a name."""
+    done = subprocess.run(["ssh", "-G", "-F", str(config), alias], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    options: Effective = {}
+    for line in done.stdout.splitlines():
+        name, _, value = line.partition(" ")
+        options.setdefault(name.lower(), []).append(value)
+    return options
+
+
+def home() -> str:
+    """The home as ssh takes it: from the account, whatever HOME says."""
+    return pwd.getpwuid(os.getuid()).pw_dir

@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is rendered: golden files, what ssh reads in them, and that no input can break out of its place."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import client_samples as samples
+import pytest
+from ansible_collections.devnode.gpu.plugins.module_utils.client_render import (
+    config,
+    host_options,
+    installed,
+    kit,
+    known_hosts,
+    local_ports,
+)
+from ansible_collections.devnode.gpu.plugins.module_utils.client_view import ClientView, parse_views
+from ansible_collections.devnode.gpu.plugins.module_utils.version import GENERATOR
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+GOLDEN = Path(__file__).parent / "golden" / "client"
+ROOT = Path(__file__).resolve().parents[2]
+
+# Every keyword that may stand in a configuration of ours, and since when ssh knows it.
+KEYWORDS = {
+    "HostName": (2, 0), "HostKeyAlias": (2, 0), "Port": (2, 0), "User": (2, 0), "ProxyJump": (7, 3),
+    "Compression": (2, 0), "UserKnownHostsFile": (2, 0), "GlobalKnownHostsFile": (2, 0),
+    "StrictHostKeyChecking": (2, 0), "UpdateHostKeys": (6, 8), "CheckHostIP": (2, 0), "IdentityFile": (2, 0),
+    "IdentitiesOnly": (3, 9), "PreferredAuthentications": (2, 0), "AddKeysToAgent": (7, 2), "ForwardAgent": (2, 0),
+    "ControlMaster": (3, 9), "ControlPath": (3, 9), "ControlPersist": (5, 6), "ServerAliveInterval": (3, 8),
+    "ServerAliveCountMax": (3, 8), "ConnectTimeout": (3, 7), "KexAlgorithms": (5, 7), "Ciphers": (2, 0),
+    "LocalForward": (2, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", samples.VARIANTS)
+def test_golden_files(name: str) -> None:
+    """The text itself. After a change on purpose: DEVNODE_GOLDEN=write, and read the difference."""
+    view = samples.view(**samples.VARIANTS[name])
+    for found in installed(view, "devnode.gpu X.Y.Z"):
+        if found.asset:
+            continue
+        path = GOLDEN / name / found.name
+        if os.environ.get("DEVNODE_GOLDEN") == "write":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(found.content)
+        assert found.content == path.read_text()
+
+
+@pytest.mark.parametrize("name", samples.VARIANTS)
+def test_ssh_reads_what_we_mean(name: str, tmp_path: Path) -> None:
+    """Every option of every alias, as ssh -G gives it back."""
+    view = samples.view(**samples.VARIANTS[name])
+    if "mlkem" in config(view) and samples.ssh_version() < (9, 9):
+        pytest.skip(f"written for OpenSSH {view.openssh}; this machine has {samples.ssh_version()}. The scenario has 10.0.")
+    path = tmp_path / "config"
+    # What a person may have below our Include must not show through.
+    path.write_text(config(view) + HOSTILE)
+    for host in view.jumps + view.hosts:
+        for alias in host.aliases:
+            compare(view, alias, samples.effective(path, alias))
+
+
+HOSTILE = """
+Host *
+    HostName elsewhere.example.org
+    HostKeyAlias elsewhere
+    Port 9
+    User nobody
+    ProxyJump elsewhere.example.org
+    ForwardAgent yes
+    ControlPath /tmp/everybody-%r
+    ControlMaster autoask
+    ControlPersist yes
+    StrictHostKeyChecking no
+    UserKnownHostsFile /dev/null
+    GlobalKnownHostsFile /etc/passwd
+    IdentitiesOnly no
+    PreferredAuthentications password
+    UpdateHostKeys yes
+    ServerAliveInterval 0
+    Compression yes
+    AddKeysToAgent yes
+    ConnectTimeout 1
+"""
+
+
+def compare(view: ClientView, alias: str, found: samples.Effective) -> None:
+    """What ssh -G printed against what we mean for this alias."""
+    host = next(host for host in view.entries if alias in host.aliases)
+    options = host_options(host, view, local_ports(view))
+    for name, values in options.items():
+        if name in ("KexAlgorithms", "Ciphers"):
+            assert found[name.lower()][0].startswith(values[0].lstrip("^")), (alias, name)
+            continue
+        expected = [normal(name, value) for value in values]
+        expected = [] if name in ("ProxyJump", "ControlPath") and expected == ["none"] else expected
+        got = [re.sub(r"[0-9a-f]{40}$", "%C", value) for value in found.get(name.lower(), [])]
+        assert got == expected, (alias, name)
+
+
+def normal(name: str, value: str) -> str:
+    """A value as ssh -G prints it."""
+    if name in ("ControlPath", "ForwardAgent", "UserKnownHostsFile"):
+        value = re.sub("^~", samples.home(), value)
+    if name in ("StrictHostKeyChecking", "UpdateHostKeys", "ControlMaster", "AddKeysToAgent"):
+        value = {"yes": "true", "no": "false", "4h": "14400"}.get(value, value)
+    if name == "LocalForward":
+        value = re.sub(r"([0-9.]+):", r"[\1]:", value)
+    return value
+
+
+def test_others_are_left_alone(tmp_path: Path) -> None:
+    path, empty = tmp_path / "config", tmp_path / "empty"
+    path.write_text(config(samples.view()))
+    empty.write_text("")
+    for other in ("github.com", "gp-1", "nlp.example.com", "xnlp", "bastio"):
+        assert samples.effective(path, other) == samples.effective(empty, other), other
+
+
+def test_the_more_exact_name_wins_over_a_pattern(tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    path.write_text(config(samples.view()))
+    assert samples.effective(path, "gpu-01")["hostname"] == ["10.20.0.11"]
+    assert samples.effective(path, "gpu-07")["hostname"] == ["gpu-07.internal"]
+    assert samples.effective(path, "gpu-07")["proxyjump"] == ["bastion"]
+
+
+def test_aliases_with_another_agent_or_key_never_share_a_connection() -> None:
+    first = {"aliases": ["one"], "hostname": "10.0.0.1", "user": "ada", "host_key_alias": "gpu-01"}
+    for change in ({"agent": "corpus"}, {"identity_files": ["~/.ssh/other"]}, {"jump": "bastion"}, {"compression": True}):
+        view = samples.view(hosts=[first, {**first, "aliases": ["two"], **change}], patterns=[])
+        paths = [host_options(host, view, {})["ControlPath"] for host in view.hosts]
+        assert paths[0] != paths[1], change
+    view = samples.view(hosts=[first, {**first, "aliases": ["two"]}], patterns=[])
+    assert len({host_options(host, view, {})["ControlPath"] for host in view.hosts}) == 1
+
+
+def test_no_sharing_and_no_foreign_agent_where_it_cannot_be() -> None:
+    windows = samples.view(platform="windows")
+    assert "ControlMaster no" in config(windows)
+    assert "auto" not in config(windows)
+    for view in (windows, samples.view(openssh="8.0")):
+        assert "agent-corpus" not in config(view)
+    assert [found.name for found in kit(windows)] == ["config", "known_hosts", "README.md", "install.ps1"]
+
+
+def test_local_ports_are_stable_and_never_collide() -> None:
+    few = samples.view()
+    extra = [
+        {
+            "aliases": [f"more-{number}"],
+            "hostname": "10.20.0.13",
+            "port": 3000 + number,
+            "user": "ada",
+            "host_key_alias": "gpu-01",
+            "forwards": [{"name": "jupyter", "port": 8888}, {"name": "tensorboard", "port": 6006}],
+        }
+        for number in range(100)
+    ]
+    many = samples.view(hosts=extra + samples.raw()["hosts"])
+    ports = local_ports(many)
+    assert len(set(ports.values())) == len(ports) == 203
+    assert local_ports(few).items() <= ports.items()
+    assert ports[("vision", "jupyter")] == 18888
+    assert local_ports(many) == local_ports(samples.view(hosts=list(reversed(extra + samples.raw()["hosts"]))))
+
+
+def test_known_hosts_is_one_that_ssh_keygen_reads(tmp_path: Path) -> None:
+    path = tmp_path / "known_hosts"
+    path.write_text(known_hosts(samples.view()))
+    for name in ("bastion", "nlp.gpu-01"):
+        done = subprocess.run(["ssh-keygen", "-F", name, "-f", str(path)], capture_output=True, text=True)
+        assert done.returncode == 0, done
+    assert "10.20.0.11" not in path.read_text()
+
+
+def test_only_keywords_that_the_client_knows() -> None:
+    for changes in samples.VARIANTS.values():
+        view = samples.view(**changes)
+        for line in config(view).splitlines():
+            if line.startswith("    ") and not line.startswith("    #"):
+                assert KEYWORDS[line.split()[0]] <= view.version, line
+
+
+def test_version_is_the_collections() -> None:
+    text = (ROOT / "galaxy.yml").read_text()
+    parts = {line.split(": ")[0]: line.split(": ")[1] for line in text.splitlines() if re.match("(namespace|name|version): ", line)}
+    assert GENERATOR == f"{parts['namespace']}.{parts['name']} {parts['version']}"
+
+
+def test_every_asset_is_there() -> None:
+    for changes in samples.VARIANTS.values():
+        for found in kit(samples.view(**changes)):
+            assert not found.asset or (ROOT / "roles/ssh_client_config/files" / found.asset).is_file()
+
+
+# ---- no input can add a line or change what others get ------------------------------------------------------------
+
+NASTY = ["\n", "\r", "\x00", "\u2028", "\x85", '"', "'", "\\", "%", "$(id)", "`id`", "#", " ", "*", "!", "-", "=", "é", ";", "\t"]
+text = st.one_of(
+    st.text(max_size=20),
+    st.builds(lambda head, bad, tail: head + bad + tail, st.text("abc09.-", max_size=6), st.sampled_from(NASTY), st.text("abc09.-", max_size=6)),
+    st.sampled_from(["nlp\nHost *", "x\n    ProxyCommand id", "-oProxyCommand=id", "~/../x", "/a/../b", "a,b", "gpu-01 *"]),
+)  # fmt: skip
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where in a view a text stands."""
+    if isinstance(value, dict):
+        return [found for key, part in value.items() for found in places(part, (*path, key))]
+    if isinstance(value, list):
+        return [found for index, part in enumerate(value) for found in places(part, (*path, index))]
+    return [path]
+
+
+def replaced(path: tuple[Any, ...], new: Any) -> dict[str, Any]:
+    """VIEW with one value replaced."""
+    result = samples.raw(
+        control_dir="~/.ssh/s", home="/home/ada", account="ada", openssh="9.2", multiplexing="10m", add_keys_to_agent="1h"
+    )
+    place: Any = result
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = new
+    return result
+
+
+PLACES = places(replaced(("person",), "ada"))
+
+
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(path=st.sampled_from(PLACES), new=text)
+def test_no_input_can_break_out_of_its_place(path: tuple[Any, ...], new: str) -> None:
+    views, errors = parse_views([replaced(path, new)])
+    if errors:
+        assert all("\n" not in error for error in errors)
+        return
+    view = views[0]
+    aliases = {alias for host in view.entries for alias in host.aliases}
+    lines = config(view).split("\n")
+    plain = config(samples.view()).split("\n")
+    for line in lines:
+        assert line.isprintable()
+        if line.startswith("Host "):
+            assert set(line.split(" ")[1:]) <= aliases
+        elif line.strip() and not line.lstrip().startswith("#"):
+            assert re.fullmatch(r"    ([A-Za-z]+) [^\"'\\`$#]+", line), line
+            assert line.split()[0] in KEYWORDS
+    # Blocks may be shared differently; names, hosts and forwards are as many as before.
+    for word in ("HostName", "LocalForward", "HostKeyAlias"):
+        assert count(lines, word) == count(plain, word)
+    assert all(re.fullmatch(r"#.*|(@\S+ )?\S+ \S+ \S+", line) for line in known_hosts(view).splitlines())
+
+
+def count(lines: list[str], word: str) -> int:
+    return sum(line.startswith(f"    {word} ") for line in lines)
+
+
+host_values = st.fixed_dictionaries(
+    {
+        "hostname": st.sampled_from(["10.0.0.1", "10.0.0.2", "gpu.example.com", "fd00::1"]),
+        "user": st.sampled_from(["ada", "grace"]),
+        "host_key_alias": st.sampled_from(["gpu-01", "bastion"]),
+    },
+    optional={
+        "port": st.integers(1, 65535),
+        "kind": st.sampled_from(["host", "workspace"]),
+        "identity_files": st.lists(st.sampled_from(["~/.ssh/a", "/k/b"]), unique=True),
+        "multiplexing": st.sampled_from(["interactive", "ci", "high_security", "no", "90", "1h"]),
+        "agent": st.just("corpus"),
+        "compression": st.booleans(),
+        "jump": st.sampled_from(["", "bastion", "office"]),
+        "forwards": st.lists(st.fixed_dictionaries({"name": st.just("web"), "port": st.integers(1, 65535)}), max_size=1),
+    },
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(hosts=st.lists(host_values, max_size=6), platform=st.sampled_from(["linux", "macos", "windows"]))
+def test_sharing_options_changes_nothing_for_any_host(hosts: list[dict[str, Any]], platform: str) -> None:
+    """Whatever moves into common blocks, each alias ends up with its own options: read as ssh reads them."""
+    named = [{**host, "aliases": [f"host-{index}"]} for index, host in enumerate(hosts)]
+    view = samples.view(hosts=named, patterns=[], platform=platform)
+    for host in view.entries:
+        assert resolve(config(view), host.aliases[0]) == host_options(host, view, local_ports(view))
+    assert resolve(config(view), "github.com") == {}
+
+
+def resolve(content: str, alias: str) -> dict[str, tuple[str, ...]]:
+    """ssh_config's rule for plain names: the first value wins, and repeatable options add up."""
+    options: dict[str, tuple[str, ...]] = {}
+    active = True
+    for line in content.splitlines():
+        word, _, value = line.strip().partition(" ")
+        if word.startswith("#") or not word:
+            continue
+        if word == "Host":
+            active = alias in value.split(" ")
+        elif active and word in ("IdentityFile", "LocalForward"):
+            options[word] = (*options.get(word, ()), value)
+        elif active:
+            options.setdefault(word, (value,))
+    return options
+
+
+def test_one_render_is_quick() -> None:
+    """No absolute time is asserted; this keeps the big case alive and its text in bounds."""
+    hosts = [
+        {
+            "aliases": [f"ws-{number}"],
+            "hostname": f"10.1.{number // 250}.{number % 250}",
+            "user": "ada",
+            "jump": "bastion",
+            "host_key_alias": f"ws-{number}",
+        }
+        for number in range(1000)
+    ]
+    known = samples.raw()["known_hosts"] + [{"names": [f"ws-{number}"], "keys": [samples.key(1)]} for number in range(1000)]
+    view = samples.view(hosts=hosts, known_hosts=known, patterns=[])
+    assert config(view).count("\n") < 1000 * 5 + 100
+
+
+def test_shell_files_parse() -> None:
+    for name in ("devnode-ssh", "install.sh"):
+        path = ROOT / "roles/ssh_client_config/files" / name
+        for shell in ("dash", "bash", "busybox"):
+            if shutil.which(shell):
+                argv = [shell, "sh", "-n", str(path)] if shell == "busybox" else [shell, "-n", str(path)]
+                assert subprocess.run(argv, capture_output=True).returncode == 0
