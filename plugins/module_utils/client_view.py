@@ -479,7 +479,9 @@ def _openssh(value: Any) -> str:
 
 def _login(value: Any) -> str:
     """A login on a host; unlike a person's name it may be one that systems have by themselves."""
-    return value if value in validators.RESERVED_LOGINS else validators.login(value)
+    if isinstance(value, str) and value in validators.RESERVED_LOGINS:
+        return value
+    return validators.login(value)
 
 
 def _pattern(value: Any) -> str:

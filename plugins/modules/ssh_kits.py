@@ -11,8 +11,8 @@ module: ssh_kits
 short_description: Write people's ssh kits on the controller
 version_added: "0.1.0"
 description:
-  - Renders the kit of every person (configuration, known hosts, a page with their own commands, installer) and writes it
-    on the controller, as the user who runs Ansible. Nothing is sent to a host.
+  - Renders the kit of every person (configuration, known hosts, a page with their own commands, installer) and writes
+    it on the controller, as the user who runs Ansible. Nothing is sent to a host.
   - A kit goes to a directory of its own below O(directory), named after the person. One with an absolute C(base_dir) is
     meant to be used where it lies, and goes there.
   - What was written is remembered in O(directory). The kit of somebody who is no longer in O(views) is removed.

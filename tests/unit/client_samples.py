@@ -113,7 +113,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "windows-9.5": {"platform": "windows", "openssh": "9.5"},
     "in-place": {
         "base_dir": "/srv/kit/ada",
-        "control_dir": "/tmp/devnode-1000",
+        "control_dir": "/run/devnode-1000",
         "identity_files": ["/srv/kit/keys/workspace"],
     },
 }

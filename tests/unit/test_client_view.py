@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a view may say, what is refused, and in which words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import client_samples as samples
+import pytest
+from ansible_collections.devnode.gpu.plugins.module_utils.client_view import (
+    ClientView,
+    Host,
+    parse_views,
+    persist,
+    policy_id,
+    seconds,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+BASTION = {"aliases": ["bastion"], "hostname": "b.example.com", "user": "ada", "host_key_alias": "bastion"}
+NLP = {"aliases": ["nlp"], "hostname": "10.0.0.1", "user": "ada", "host_key_alias": "nlp.gpu-01", "jump": "bastion"}
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    """A view of one bastion and one workspace."""
+    return {
+        "person": "ada",
+        "jumps": [BASTION],
+        "hosts": [NLP],
+        "known_hosts": samples.raw()["known_hosts"],
+        **changes,
+    }
+
+
+def host(**changes: Any) -> dict[str, Any]:
+    return small(hosts=[{**NLP, **changes}])
+
+
+def test_a_good_view_is_taken_and_read_back() -> None:
+    for changes in samples.VARIANTS.values():
+        view = samples.view(**changes)
+        errors: list[str] = []
+        assert ClientView.from_dict(view.to_dict(), "again", errors) == view
+        assert errors == []
+    assert samples.errors_of(small()) == []
+
+
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    # what is wrong, where, and a word of why
+    (small(hosts=[NLP, {**NLP, "aliases": ["bastion"]}]), "hosts[1].aliases", '"bastion" is already a name of'),
+    (small(hosts=[{**NLP, "aliases": ["nlp", "nlp"]}]), "hosts[0].aliases", '"nlp" is already a name of'),
+    (small(jumps=[{**BASTION, "jump": "nlp"}]), "jumps[0].jump", "circle (bastion > nlp > bastion)"),
+    (small(jumps=[{**BASTION, "jump": "bastion"}]), "jumps[0].jump", "circle (bastion > bastion)"),
+    (host(jump="bostion"), "hosts[0].jump", "no entry of this view. There are: bastion, nlp"),
+    (small(patterns=[{**NLP, "aliases": ["*"]}]), "patterns[0].aliases[0]", "hosts that are not ours"),
+    (small(patterns=[{**NLP, "aliases": ["g*"]}]), "patterns[0].aliases[0]", "hosts that are not ours"),
+    (small(patterns=[{**NLP, "aliases": ["*-gpu"]}]), "patterns[0].aliases[0]", "hosts that are not ours"),
+    (small(patterns=[{**NLP, "aliases": ["!gpu"]}]), "patterns[0].aliases[0]", "is no pattern"),
+    (host(aliases=["*"]), "hosts[0].aliases[0]", "not usable as an ssh alias"),
+    (host(aliases=["nlp\nHost *"]), "hosts[0].aliases[0]", '"nlp\\nHost *"'),
+    (host(hostname="10.0.0.1\n    ProxyCommand id"), "hosts[0].hostname", "not a host name"),
+    (host(hostname='"x"'), "hosts[0].hostname", "not a host name"),
+    (host(hostname="-oProxyCommand=id"), "hosts[0].hostname", "not a host name"),
+    (host(user="ada\tx"), "hosts[0].user", "not a POSIX login"),
+    (host(reason='a "quoted" one'), "hosts[0].reason", "not a plain line"),
+    (host(port=0), "hosts[0].port", "1 to 65535"),
+    (host(multiplexing="forever"), "hosts[0].multiplexing", "is no time"),
+    (host(multiplexing="yes"), "hosts[0].multiplexing", "is no time"),
+    (host(multiplexing=True), "hosts[0].multiplexing", "is no time"),
+    (host(multiplexing="0"), "hosts[0].multiplexing", "open without an end"),
+    (host(multiplexing="25h"), "hosts[0].multiplexing", "too long"),
+    (host(identity_files=["keys/id"]), "hosts[0].identity_files[0]", "beginning with"),
+    (host(identity_files=["~/../x"]), "hosts[0].identity_files[0]", ".."),
+    (host(identity_files=["/k/%d"]), "hosts[0].identity_files[0]", "plain absolute path"),
+    (host(agent="corpus"), "hosts[0].agent", "no agent of this view"),
+    (
+        {**host(agent="corpus", shared=True), "agents": samples.raw()["agents"]},
+        "hosts[0].agent",
+        "several people log in",
+    ),
+    (host(host_key_alias="unknown-one"), "hosts[0].host_key_alias", "no key for"),
+    (host(hots="x"), "hosts[0]", '"hots" is no field'),
+    (host(forwards=[{"name": "a", "port": 1}, {"name": "a", "port": 2}]), "forwards[1].name", "is there twice"),
+    (
+        host(forwards=[{"name": "a", "port": 1, "local_port": 7000}, {"name": "b", "port": 2, "local_port": 7000}]),
+        "forwards[1].local_port",
+        "already taken",
+    ),
+    (host(forwards=[{"name": "a", "port": 1, "path": "/x y"}]), "forwards[0].path", "no path of an address"),
+    (small(known_hosts=[{"names": ["nlp"], "keys": ["ssh-ed25519 AAAA"]}]), "known_hosts[0].keys[0]", "cut short"),
+    (small(known_hosts=[{"names": ["nlp"]}]), "known_hosts[0].keys", "is missing"),
+    (small(openssh="7.4"), "openssh", "too old"),
+    (small(openssh=9.2), "openssh", "in quotes"),
+    (small(platform="amiga"), "platform", "linux, macos, windows"),
+    (small(person="root"), "person", "systems have by themselves"),
+    (small(control_dir="/run/" + "x" * 60), "control_dir", "and 90 fit on linux"),
+    (small(control_dir="/run/" + "x" * 60, platform="macos"), "control_dir", "and 86 fit on macos"),
+    (small(home="/home/" + "x" * 40), "control_dir", "is too long"),
+    (small(hosts="nlp"), "hosts", "is no list"),
+    (small(jumps=["bastion"]), "jumps[0]", "is no mapping"),
+]
+
+
+@pytest.mark.parametrize(("view", "where", "why"), REFUSED, ids=[f"{where}-{why}" for _, where, why in REFUSED])
+def test_refused_with_place_and_reason(view: dict[str, Any], where: str, why: str) -> None:
+    errors = samples.errors_of(view)
+    assert any(where in error and why in error for error in errors), errors
+    assert all(error.startswith("ssh_client_config_views[0]") for error in errors)
+
+
+def test_all_errors_are_reported_together() -> None:
+    wrong = small(platform="amiga", hosts=[{**NLP, "port": 0, "user": "no no"}], patterns=[{**NLP, "aliases": ["*"]}])
+    _, errors = parse_views([wrong, small(openssh="1.0")])
+    assert len(errors) == 5
+
+
+def test_private_keys_are_refused_and_not_repeated() -> None:
+    text = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\n"
+    for view in (host(reason=text), small(known_hosts=[{"names": ["nlp"], "keys": [text]}])):
+        errors = samples.errors_of(view)
+        assert len(errors) == 1
+        assert "private key" in errors[0]
+        assert "b3Blb" not in errors[0]
+
+
+def test_one_view_for_each_person() -> None:
+    assert "has a view already" in parse_views([small(), small()])[1][0]
+
+
+def test_no_list_at_all() -> None:
+    assert "is no list" in parse_views({"person": "ada"})[1][0]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=2)
+    )
+)
+def test_nothing_makes_it_raise(value: Any) -> None:
+    for name in ClientView.__dataclass_fields__:
+        parse_views([small(**{name: value})])
+    for name in Host.__dataclass_fields__:
+        parse_views([host(**{name: value})])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("90", 90), ("10m", 600), ("1h30m", 5400), ("", None), ("m", None), ("1d", None), ("-1", None)],
+)
+def test_times(text: str, expected: int | None) -> None:
+    assert seconds(text) == expected
+
+
+@settings(deadline=None)
+@given(st.sampled_from(["interactive", "ci", "high_security", "no"]), st.booleans())
+def test_profiles(profile: str, windows: bool) -> None:
+    view = samples.view(multiplexing=profile, platform="windows" if windows else "linux")
+    expected = {"interactive": 1800, "ci": 60}.get(profile)
+    assert persist(view.hosts[0], view) == (None if windows else expected)
+    assert persist(view.hosts[2], view) is None  # its own high_security
+
+
+def test_two_inventories_in_one_home_share_no_connections() -> None:
+    one, other = samples.view(), samples.view(source="inventory/other")
+    assert policy_id(one.hosts[0], one) != policy_id(other.hosts[0], other)
