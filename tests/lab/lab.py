@@ -6,18 +6,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lab.devlab import engine, hosts, images, keys, networks, scenario
+from lab.devlab import engine, fleet, hosts, images, keys, networks, scenario, standins
+from lab.devlab.paths import LAB_DIR
 from lab.devlab.shell import LabError
-
-ROOT = Path(__file__).resolve().parents[2]
-LAB_DIR = Path(os.environ.get("DEVNODE_LAB_DIR", ROOT / ".lab"))
 
 
 def show_engine(_: argparse.Namespace) -> None:
@@ -58,8 +55,8 @@ def host_up(args: argparse.Namespace) -> None:
 
 def host_down(args: argparse.Namespace) -> None:
     folder = host_folder(args.name)
-    if (folder / "ssh_config").exists():
-        hosts.end_masters(folder / "ssh_config", [args.name])
+    if hosts.exists(args.name):
+        hosts.end_masters([hosts.address(args.name)])
     hosts.down(args.name)
     networks.remove(f"{args.name}-net")
     shutil.rmtree(folder, ignore_errors=True)
@@ -76,6 +73,21 @@ def run_scenario(args: argparse.Namespace) -> None:
     engine.ensure()
     one = scenario.Scenario(args.name, args.folder, json.loads(args.platforms))
     (scenario.create if args.action == "create" else scenario.destroy)(one)
+
+
+def fleet_up(_: argparse.Namespace) -> None:
+    engine.ensure()
+    fleet.up(standins.build_all())
+    fleet_status(_)
+
+
+def fleet_down(args: argparse.Namespace) -> None:
+    if engine.answers():
+        fleet.down(args.images)
+
+
+def fleet_status(_: argparse.Namespace) -> None:
+    print("\n".join(fleet.status()))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -98,6 +110,12 @@ def parser() -> argparse.ArgumentParser:
     one = host.add_parser("down")
     one.add_argument("--name", required=True)
     one.set_defaults(call=host_down)
+
+    commands.add_parser("up", help="the demo's fleet").set_defaults(call=fleet_up)
+    all_of_it = commands.add_parser("down", help="take it away; images and caches stay")
+    all_of_it.add_argument("--images", action="store_true", help="take these away as well")
+    all_of_it.set_defaults(call=fleet_down)
+    commands.add_parser("status", help="what is there of it").set_defaults(call=fleet_status)
 
     for_molecule = commands.add_parser("scenario", help="called by molecule/shared")
     for_molecule.add_argument("action", choices=["create", "destroy"])

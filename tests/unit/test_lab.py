@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lab.devlab import engine, hosts, images, keys, networks, scenario, trust
+from lab.devlab import fleet, hosts, images, keys, needs, networks, playbook, scenario, trust
 from lab.devlab.shell import LabError, attempt, run, wait_for
 
 CERT_A = "-----BEGIN CERTIFICATE-----\nQUFB\nQkJC\n-----END CERTIFICATE-----"
@@ -34,10 +34,10 @@ def test_an_unknown_system_is_refused_before_anything_runs() -> None:
 
 
 def test_only_root_on_debian_or_ubuntu_installs_an_engine() -> None:
-    assert engine._why_not_ours(0, "debian", "") == ""
-    assert engine._why_not_ours(0, "linuxmint", "ubuntu debian") == ""
-    assert "not root" in engine._why_not_ours(1000, "debian", "")
-    assert "fedora" in engine._why_not_ours(0, "fedora", "")
+    assert needs.refusal(0, "debian", "") == ""
+    assert needs.refusal(0, "linuxmint", "ubuntu debian") == ""
+    assert "not root" in needs.refusal(1000, "debian", "")
+    assert "fedora" in needs.refusal(0, "fedora", "")
 
 
 def test_every_name_has_a_subnet_of_its_own_and_falls_back_to_all_others() -> None:
@@ -155,3 +155,48 @@ def test_a_failed_command_says_what_it_was_and_what_it_said() -> None:
 def test_waiting_ends() -> None:
     with pytest.raises(LabError, match="the moon"):
         wait_for("the moon", lambda: False, 0.05, 0.01)
+
+
+def test_a_recreated_host_loses_its_workspaces_keys_and_no_other() -> None:
+    before = "gpu-01 ssh-ed25519 OLD\nnlp.gpu-01 ssh-ed25519 A\nvision.gpu-02 ssh-ed25519 B\n\n"
+    merged = keys.merge_known_hosts(before, [keys.Target("gpu-01", "10.0.0.1", "ssh-ed25519 NEW")], {"gpu-01"})
+    assert merged == "gpu-01 ssh-ed25519 NEW\nvision.gpu-02 ssh-ed25519 B\n"
+    assert keys.merge_known_hosts(merged, [], set()) == merged
+
+
+RECAP = """
+TASK [x] ****
+changed: [gpu-01]
+
+PLAY RECAP *********************************************************************
+bastion                    : ok=20   changed=0    unreachable=0    failed=0    skipped=3    rescued=0    ignored=0
+gpu-01                     : ok=41   changed=12   unreachable=0    failed=0    skipped=3    rescued=0    ignored=0
+localhost                  : ok=4    changed=2    unreachable=0    failed=0    skipped=0    rescued=0    ignored=0
+
+"""
+
+
+def test_the_recap_counts_changes_on_hosts() -> None:
+    recap = playbook.read_recap(RECAP)
+    assert recap.changed == 12
+    assert recap.table.startswith("bastion")
+    assert recap.table.count("\n") == 2
+
+
+def test_a_host_is_made_anew_when_what_it_is_made_from_changed() -> None:
+    one = hosts.HostSpec("c", "h", image="devnode-lab/debian13:1")
+    same = hosts.HostSpec("c", "h", image="devnode-lab/debian13:1")
+    other = hosts.HostSpec("c", "h", image="devnode-lab/debian13:2")
+    assert fleet.labelled(one, "id") == fleet.labelled(same, "id")
+    assert fleet.labelled(one, "id").labels != fleet.labelled(other, "id").labels
+    assert fleet.labelled(one, "id").labels != fleet.labelled(one, "other id").labels
+
+
+def test_only_the_bastion_is_in_both_networks() -> None:
+    both = [machine.name for machine in fleet.MACHINES if len(machine.addresses) == 2]
+    assert both == [fleet.BASTION]
+    addresses = [address for machine in fleet.MACHINES for _, address in machine.addresses]
+    assert len(set(addresses)) == len(addresses)
+    for machine in fleet.MACHINES:
+        for network, address in machine.addresses:
+            assert address.rsplit(".", 1)[0] == fleet.SUBNETS[network].rsplit(".", 1)[0]

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
+from . import needs
 from .shell import LabError, attempt, run, say, step, wait_for
 
 PID_FILE = Path("/run/devnode-lab-dockerd.pid")
@@ -26,13 +26,13 @@ def ensure() -> None:
     """Find an engine, or install and start one where that is ours to do."""
     if answers():
         return
-    why = _why_not_ours(os.geteuid(), _os_release().get("ID", ""), _os_release().get("ID_LIKE", ""))
+    why = needs.not_ours()
     if why:
         raise LabError(NO_ENGINE.format(why=why))
     if not (shutil.which("docker") and shutil.which("dockerd")):
-        say("No container engine here: installing Debian's docker.io.")
-        with step("Installing docker.io"):
-            _install()
+        say("No container engine runs here: installing docker.io.")
+        needs.refresh()
+        needs.install(_packages())
     if not answers():
         with step("Starting the container engine"):
             _start()
@@ -44,35 +44,9 @@ def describe() -> str:
     return f"docker {version.strip()}{pid}"
 
 
-def _why_not_ours(uid: int, os_id: str, like: str) -> str:
-    if uid != 0:
-        return "It is not installed from here because you are not root."
-    if not {"debian", "ubuntu"} & {os_id, *like.split()}:
-        return f"It is not installed from here because this is {os_id or 'an unknown system'}, not Debian or Ubuntu."
-    return ""
-
-
-def _os_release() -> dict[str, str]:
-    path = Path("/etc/os-release")
-    lines = path.read_text().splitlines() if path.exists() else []
-    pairs = (line.partition("=") for line in lines if "=" in line)
-    return {key: value.strip("\"'") for key, _, value in pairs}
-
-
-def _install() -> None:
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    run(["apt-get", "update", "-q"], env=env)
-    run(["apt-get", "install", "-q", "-y", "--no-install-recommends", "docker.io", *_extra_packages()], env=env)
-
-
-def _extra_packages() -> list[str]:
-    """Since Debian 13 and Ubuntu 24.04 the client and the builder are packages of their own."""
-    wanted = ["docker-cli", "docker-buildx", "iptables"]
-    return [name for name in wanted if "Candidate: (none)" not in _policy(name)]
-
-
-def _policy(name: str) -> str:
-    return attempt(["apt-cache", "policy", name]).stdout or "Candidate: (none)"
+def _packages() -> list[str]:
+    """Since Debian 13 the client, and what the engine needs for its networks, are packages of their own."""
+    return ["docker.io", *(name for name in ("docker-cli", "iptables") if needs.available(name))]
 
 
 def _start() -> None:

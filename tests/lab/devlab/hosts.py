@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import images, keys, trust
-from .shell import LabError, attempt, docker, run, say, wait_for
+from .shell import LabError, attempt, docker, say, wait_for
 
 # What systemd, sshd, nftables, fail2ban and a nested engine need. `--privileged` would be simpler, but fails
 # where the machine itself lacks CAP_SYS_RESOURCE, and would hide what a role needs.
@@ -36,6 +37,7 @@ class HostSpec:
     container: str
     hostname: str
     os: str = "debian13"
+    image: str = ""  # default: the plain image of that system
     engine: bool = False
     attachments: tuple[Attachment, ...] = ()
     aliases: tuple[str, ...] = ()
@@ -77,18 +79,18 @@ def _attach(spec: HostSpec, place: Attachment) -> list[str]:
     return words + [word for alias in spec.aliases for word in (option, alias)]
 
 
-def up(spec: HostSpec, public_key: str) -> None:
-    """Bring a host up until it has booted and lets the automation in."""
+def up(spec: HostSpec, public_key: str, authority: str = "") -> None:
+    """Bring a host up until it has booted and lets the automation in. It trusts `authority` (PEM) as well."""
     if exists(spec.container):
         raise LabError(f"{spec.container} exists already. Take it away first: lab.py host down --name {spec.container}")
-    image = images.ensure(spec.os)
+    image = spec.image or images.ensure(spec.os)
     docker(*run_arguments(spec, image, Path("/proc/sys/net/ipv6").is_dir()))
     for place in spec.attachments[1:]:
         first, *rest = _attach(spec, place)
         docker("network", "connect", *rest, first, spec.container)
     wait_booted(spec.container)
     authorize(spec.container, public_key)
-    trust.give(spec.container)
+    trust.give(spec.container, authority)
 
 
 def down(container: str) -> None:
@@ -156,11 +158,11 @@ def wait_for_ssh(ip: str, port: int = 22) -> None:
     wait_for(f"{ip}:{port} answers from this machine", open_port, 20)
 
 
-def end_masters(config: Path, names: list[str]) -> None:
-    """End this machine's shared connections to hosts that go away, lest the next run waits for them."""
+def end_masters(addresses: Iterable[str]) -> None:
+    """End Ansible's shared connections to hosts that go away, lest the next run waits for them."""
     socket_path = Path("~/.ansible/cp/%C").expanduser()
-    for name in names:
-        attempt(["ssh", "-F", config, "-S", socket_path, "-O", "exit", name], timeout=5)
+    for ip in addresses:
+        attempt(["ssh", "-F", "none", "-l", keys.AUTOMATION, "-S", socket_path, "-O", "exit", ip], timeout=5)
 
 
 def target(container: str, name: str, network: str = "") -> keys.Target:
@@ -171,7 +173,3 @@ def write_access(folder: Path, targets: list[keys.Target]) -> None:
     """known_hosts and ssh_config beside the automation's key."""
     keys.write_private(folder / "known_hosts", keys.known_hosts(targets))
     keys.write_private(folder / "ssh_config", keys.ssh_config(targets, folder))
-
-
-def check_login(folder: Path, name: str) -> None:
-    run(["ssh", "-F", folder / "ssh_config", "-o", "BatchMode=yes", name, "true"], timeout=30)

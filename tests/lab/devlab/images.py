@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
-import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import needs
+from .paths import CACHE_DIR
 from .shell import LabError, attempt, docker, run, say, step
 
 REPOSITORY = "devnode-lab"
@@ -58,15 +62,26 @@ def ensure(name: str) -> str:
         raise LabError(f'os: "{name}" is not a system of the lab. Allowed: {", ".join(SYSTEMS)}.')
     system = SYSTEMS[name]
     image = tag(system)
-    if not exists(image):
-        with step(f"Image {image}"):
-            _build(system, image)
+    with only_one(image):
+        if not exists(image):
+            with step(f"Image {image}"):
+                _build(system, image)
     return image
+
+
+@contextmanager
+def only_one(image: str) -> Iterator[None]:
+    """Two that need the same image at once: one makes it, the other waits."""
+    folder = CACHE_DIR / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / image.replace("/", "_")).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _build(system: HostOS, image: str) -> None:
     arguments = {
-        "BASE": _base(system.suite),
+        "BASE": base(system.suite),
         "SUITE": system.suite,
         "MIRROR": MIRROR,
         "SECURITY_MIRROR": SECURITY_MIRROR,
@@ -77,38 +92,27 @@ def _build(system: HostOS, image: str) -> None:
     run(["docker", "build", "-q", "-t", image, "--label", "devnode.lab=1", *words, RECIPE], env=env)
 
 
-def _base(suite: str) -> str:
+def base(suite: str) -> str:
     """Debian's own image where a registry answers, else the same thing made by mmdebstrap."""
     official, ours = f"debian:{suite}", f"{REPOSITORY}/base:{suite}"
-    for image in (official, ours):
-        if exists(image):
-            return image
-    if attempt(["docker", "pull", "-q", official], timeout=PULL_SECONDS).returncode == 0:
-        return official
-    say(f"    no registry gives {official}: making it with mmdebstrap")
-    _bootstrap(suite, ours)
-    return ours
+    with only_one(ours):
+        for image in (official, ours):
+            if exists(image):
+                return image
+        if attempt(["docker", "pull", "-q", official], timeout=PULL_SECONDS).returncode == 0:
+            return official
+        say(f"    no registry gives {official}: making it with mmdebstrap")
+        _bootstrap(suite, ours)
+        return ours
 
 
 def _bootstrap(suite: str, image: str) -> None:
-    _need_mmdebstrap(image)
+    programs = [("mmdebstrap", "mmdebstrap"), (str(KEYRING), "debian-archive-keyring")]
+    needs.ensure(programs, f"no registry gave the base image {image}")
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "base.tar"
-        words = ["--variant=minbase", f"--keyring={KEYRING}"] if KEYRING.exists() else ["--variant=minbase"]
-        run(["mmdebstrap", *words, suite, archive, MIRROR])
+        run(["mmdebstrap", "--variant=minbase", f"--keyring={KEYRING}", suite, archive, MIRROR])
         docker("import", "--change", "LABEL devnode.lab=1", archive, image)
-
-
-def _need_mmdebstrap(image: str) -> None:
-    if shutil.which("mmdebstrap"):
-        return
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        run(["apt-get", "install", "-q", "-y", "--no-install-recommends", "mmdebstrap", "debian-archive-keyring"])
-        return
-    raise LabError(
-        f"The base image {image} is missing: no registry answered, and mmdebstrap is not installed.\n"
-        "Install mmdebstrap, or load a debian image into the engine (docker load), then run this again."
-    )
 
 
 def remove_all() -> None:

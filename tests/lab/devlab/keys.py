@@ -40,6 +40,22 @@ def known_hosts(targets: Iterable[Target]) -> str:
     return "".join(f"{target.name} {target.host_key}\n" for target in targets)
 
 
+def merge_known_hosts(before: str, targets: Iterable[Target], recreated: set[str]) -> str:
+    """Our hosts anew; others' lines stay, but for those of hosts that are not the same any more (`nlp.gpu-01`)."""
+    ours = list(targets)
+    names = {target.name for target in ours}
+    kept = [
+        line
+        for line in before.splitlines()
+        if line.strip() and _alias(line) not in names and _alias(line).rpartition(".")[2] not in recreated
+    ]
+    return known_hosts(ours) + "".join(f"{line}\n" for line in kept)
+
+
+def _alias(line: str) -> str:
+    return line.split()[0]
+
+
 def ssh_config(targets: Iterable[Target], folder: Path, user: str = AUTOMATION) -> str:
     """For `ssh -F`: the automation's way to each host."""
     blocks = [_block(target) for target in targets]

@@ -95,16 +95,19 @@ def create(scenario: Scenario) -> None:
     hosts.write_access(scenario.folder, targets)
     for one in targets:
         hosts.wait_for_ssh(one.address)
-    hosts.end_masters(scenario.folder / "ssh_config", [one.name for one in targets])
+    hosts.end_masters(one.address for one in targets)
 
 
 def destroy(scenario: Scenario) -> None:
-    config = scenario.folder / "ssh_config"
-    if config.exists():
-        hosts.end_masters(config, [platform["name"] for platform in scenario.platforms])
     for platform in scenario.platforms:
-        hosts.down(scenario.container(platform["name"]))
+        name = scenario.container(platform["name"])
+        if hosts.exists(name):
+            hosts.end_masters([hosts.address(name)])
+        hosts.down(name)
     for name in network_names(scenario).values():
         networks.remove(name)
-    for path in (config, scenario.folder / "known_hosts", *scenario.folder.glob(f"{keys.AUTOMATION}*")):
+    for path in (
+        *[scenario.folder / name for name in ("ssh_config", "known_hosts")],
+        *scenario.folder.glob(f"{keys.AUTOMATION}*"),
+    ):
         path.unlink(missing_ok=True)

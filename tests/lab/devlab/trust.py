@@ -50,21 +50,22 @@ def _is_url(word: str) -> bool:
     return word.startswith(("http://", "https://"))
 
 
-def give(container: str) -> None:
-    """Let a host trust and use what this machine does."""
-    _give_certificates(container)
+def give(container: str, authority: str = "") -> None:
+    """Let a host trust and use what this machine does, and a certificate authority (PEM) beside."""
+    _give_certificates(container, authority)
     listing = attempt([sys.executable, "-m", "pip", "config", "list"]).stdout
     config = pip_config(listing)
     if config:
         docker("exec", "-i", container, "sh", "-c", "umask 022; cat >/etc/pip.conf", stdin=config)
 
 
-def _give_certificates(container: str) -> None:
+def _give_certificates(container: str, authority: str) -> None:
     bundle = bundle_path(os.environ)
-    if bundle is None:
+    wanted = certificates(authority + (bundle.read_text(errors="replace") if bundle else ""))
+    if not wanted:
         return
     known = certificates(docker("exec", container, "cat", HOST_BUNDLE))
-    extra = sorted(certificates(bundle.read_text(errors="replace")) - known)
+    extra = sorted(wanted - known)
     if not extra:
         return
     script = (
