@@ -522,7 +522,8 @@ class Transaction:
             units = any(path.startswith(("/etc/systemd/", "/usr/lib/systemd/")) for path in report["restored"])
             commands: List[Command] = [{"argv": ["systemctl", "daemon-reload"]}] if units else []
         else:
-            commands = wanted_commands(self.data["activate"], self.data["changed"])
+            commands = self.data["activate"] if self.data["reactivate"] is None else self.data["reactivate"]
+            commands = wanted_commands(commands, self.data["changed"])
         report["commands"] = run_all(commands, stop=False)
         report["errors"] += [
             "%s: exit %d: %s" % (" ".join(o["argv"]), o["rc"], o["output"]) for o in report["commands"] if o["rc"]
@@ -623,7 +624,7 @@ def _roll_back(state: Dict[str, Any], reason: str, detail: Dict[str, Any], base:
     save_guard(state, base)
     transaction = Transaction.load(name, base)
     report = transaction.rollback(at_boot) if transaction else {"errors": ["the old files are gone"]}
-    state.update(phase="rolled_back", time=time.strftime("%Y-%m-%dT%H:%M:%S%z"), reported=False, **report)
+    state.update(phase="rolled_back", time=time.strftime("%Y-%m-%dT%H:%M:%S%z"), **report)
     state.update(detail)
     save_guard(state, base)
     with contextlib.suppress(FileNotFoundError):
@@ -649,7 +650,7 @@ def run_guard(name: str, base: str = BASE) -> int:
                 text = bad.get("msg") or "`{0}` ended with {1}".format(
                     " ".join(bad["command"]["argv"]), bad["command"]["rc"]
                 )
-                _roll_back(state, f"{bad['reason']} failed: {text}", bad, base)
+                _roll_back(state, f"{bad['reason']} failed: {text}", {"command": bad.get("command")}, base)
                 return 0
             state.update(phase="waiting", nonce=secrets.token_hex(16), deadline=_clock() + state["window"])
             save_guard(state, base)
@@ -699,11 +700,16 @@ def await_applied(name: str, identity: str, seconds: float, base: str = BASE) ->
         time.sleep(0.05)
     if state["phase"] == "waiting":
         state["seconds_left"] = round(state["deadline"] - _clock(), 1)
-    elif state["phase"] == "rolled_back" and not state["reported"]:
-        with locked(base):
-            state["reported"] = True
-            save_guard(state, base)
     return state
+
+
+def seen(name: str, identity: str, base: str = BASE) -> Dict[str, Any]:
+    """Somebody has been told what the guard did; the next run need not say it again."""
+    with locked(base):
+        state = guard_state(name, base)
+        if state is not None and state["id"] == identity and state["phase"] == "rolled_back":
+            clear_guard(name, base)
+    return {"name": name, "phase": "none"}
 
 
 def recover(name: str, reason: str, base: str = BASE, at_boot: bool = False) -> None:
@@ -737,10 +743,15 @@ def main(argv: List[str]) -> int:
         answer = await_applied(argv[1], argv[2], float(argv[3]))
     elif len(argv) == 3 and argv[0] == "confirm":
         answer = confirm(argv[1], argv[2])
+    elif len(argv) == 3 and argv[0] == "seen":
+        answer = seen(argv[1], argv[2])
     elif argv == ["status"]:
         answer = {"armed": armed(), "states": [guard_state(name) for name in guard_names()]}
     else:
-        print("usage: guard status | await NAME ID SECONDS | confirm NAME NONCE | run NAME | boot", file=sys.stderr)
+        print(
+            "usage: guard status | run NAME | boot | await NAME ID SECONDS | confirm NAME NONCE | seen NAME ID",
+            file=sys.stderr,
+        )
         return 2
     print("devnode-guard: " + json.dumps(answer, sort_keys=True))
     return 0

@@ -161,6 +161,31 @@ options:
           - Seconds after which the command counts as failed.
         type: int
         default: 60
+  reactivate:
+    description:
+      - Commands that make the old files effective again after they were put back, if O(activate) would not do that, for
+        example because a file is gone that was not there before. O(activate) when left out.
+      - They do not run when the host takes the change back while it starts, as services then start from the old files.
+    type: list
+    elements: dict
+    suboptions:
+      argv:
+        description:
+          - Program and arguments. There is no shell.
+        type: list
+        elements: str
+        required: true
+      when_changed:
+        description:
+          - Shell patterns of paths, as for O(activate).
+        type: list
+        elements: str
+        default: []
+      timeout:
+        description:
+          - Seconds after which the command counts as failed.
+        type: int
+        default: 60
   verify:
     description:
       - Commands that must succeed after activation. If one does not, the old files are put back and activated.
@@ -367,7 +392,7 @@ guard:
   type: dict
   contains:
     phase:
-      description: V(confirmed) when the new connection came.
+      description: V(confirmed) when the new connection came; V(rolled_back) when the host took the change back.
       type: str
       returned: always
     attempts:
@@ -440,6 +465,11 @@ ARGUMENTS: Dict[str, Any] = {
         "type": "list",
         "elements": "dict",
         "default": [],
+        "options": {**_COMMAND, "when_changed": {"type": "list", "elements": "str", "default": []}},
+    },
+    "reactivate": {
+        "type": "list",
+        "elements": "dict",
         "options": {**_COMMAND, "when_changed": {"type": "list", "elements": "str", "default": []}},
     },
     "verify": {"type": "list", "elements": "dict", "default": [], "options": _COMMAND},
@@ -613,7 +643,7 @@ class FileSet:
 
     def _report_rollback(self) -> None:
         state = engine.guard_state(self.name)
-        if state is None or state["phase"] != "rolled_back" or state.get("reported"):
+        if state is None or state["phase"] != "rolled_back":
             return
         keys = ("reason", "time", "restored", "not_restored", "errors")
         self.result["rollback"] = {key: state.get(key) for key in keys}
@@ -679,6 +709,7 @@ class FileSet:
             "new": [],
             "changed": sorted(set(plan.changed_paths) | set(earlier_changed)),
             "activate": self.params["activate"],
+            "reactivate": self.params["reactivate"],
             "verify": self.params["verify"],
             "manifest_before": earlier.data["manifest_before"] if earlier else manifest,
             "manifest_after": after,
