@@ -38,10 +38,10 @@ def host_up(args: argparse.Namespace) -> None:
         own = f"{args.name}-net"
         places = [hosts.Attachment(own, networks.address_in(networks.ensure(own), 0))]
     spec = hosts.HostSpec(
-        args.name,
-        args.name,
-        args.os,
-        args.engine,
+        container=args.name,
+        hostname=args.name,
+        os=args.os,
+        engine=args.engine,
         attachments=tuple(places),
         aliases=(args.name,),
         name_servers=networks.name_servers(),

@@ -89,8 +89,10 @@ def test_a_platform_with_a_wrong_image_is_named() -> None:
 
 def test_an_engine_host_gets_volumes_and_no_host_is_privileged() -> None:
     place = (hosts.Attachment("net", "10.203.70.10"),)
-    plain = hosts.run_arguments(hosts.HostSpec("c", "h", attachments=place), "image", ipv6=False)
-    engine_host = hosts.run_arguments(hosts.HostSpec("c", "h", engine=True, attachments=place), "image", ipv6=True)
+    plain = hosts.run_arguments(hosts.HostSpec(container="c", hostname="h", attachments=place), "image", ipv6=False)
+    engine_host = hosts.run_arguments(
+        hosts.HostSpec(container="c", hostname="h", engine=True, attachments=place), "image", ipv6=True
+    )
     assert plain[-1] == "image"
     assert "--privileged" not in plain + engine_host
     assert "/var/lib/docker" not in plain
@@ -184,9 +186,9 @@ def test_the_recap_counts_changes_on_hosts() -> None:
 
 
 def test_a_host_is_made_anew_when_what_it_is_made_from_changed() -> None:
-    one = hosts.HostSpec("c", "h", image="devnode-lab/debian13:1")
-    same = hosts.HostSpec("c", "h", image="devnode-lab/debian13:1")
-    other = hosts.HostSpec("c", "h", image="devnode-lab/debian13:2")
+    one = hosts.HostSpec(container="c", hostname="h", image="devnode-lab/debian13:1")
+    same = hosts.HostSpec(container="c", hostname="h", image="devnode-lab/debian13:1")
+    other = hosts.HostSpec(container="c", hostname="h", image="devnode-lab/debian13:2")
     assert fleet.labelled(one, "id") == fleet.labelled(same, "id")
     assert fleet.labelled(one, "id").labels != fleet.labelled(other, "id").labels
     assert fleet.labelled(one, "id").labels != fleet.labelled(one, "other id").labels

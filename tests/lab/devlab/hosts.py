@@ -32,7 +32,7 @@ class Attachment:
     address: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HostSpec:
     container: str
     hostname: str
