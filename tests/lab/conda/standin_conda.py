@@ -215,7 +215,8 @@ def check_writable(prefix: Path, args: argparse.Namespace) -> None:
     if (prefix / "conda-meta").exists() and not os.access(prefix / "conda-meta", os.W_OK):
         raise CondaError(
             "EnvironmentNotWritableError",
-            f"The current user does not have write permissions to the target environment.\n  environment location: {prefix}",
+            "The current user does not have write permissions to the target environment.\n"
+            f"  environment location: {prefix}",
         )
     frozen = prefix / "conda-meta" / "frozen"
     if frozen.exists() and CONFIG["protect_frozen_envs"] and not getattr(args, "override_frozen", False):

@@ -1,0 +1,83 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the variables of the role miniconda mean; see `ansible-doc -t module devnode.gpu.miniconda_plan`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible_collections.devnode.gpu.plugins.module_utils import conda_settings
+from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "prefix": {"type": "raw", "required": True},
+    "distribution": {"type": "str", "choices": ["miniconda", "miniforge"], "default": "miniconda"},
+    "version": {"type": "raw", "required": True},
+    "python": {"type": "raw", "default": "3.11"},
+    "installer_url": {"type": "raw", "default": ""},
+    "installer_src": {"type": "raw", "default": ""},
+    "installer_sha256": {"type": "raw", "default": ""},
+    "checksums": {"type": "dict", "default": {}},
+    "mirror": {"type": "raw", "default": "upstream"},
+    "mirrors": {"type": "dict", "required": True},
+    "channels": {"type": "raw", "default": ["conda-forge"]},
+    "anaconda_terms_accepted": {"type": "bool", "default": False},
+    "pip_index_url": {"type": "raw", "default": ""},
+    "condarc": {"type": "dict", "default": {}},
+    "environments": {"type": "raw", "default": []},
+    "environment_python": {"type": "raw", "default": ""},
+}
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Runs on the controller only; needs no connection."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        _checks, arguments = self.validate_argument_spec(argument_spec=ARGUMENTS)
+        errors: list[str] = []
+        if isinstance(arguments["environments"], list):
+            arguments["environments"] = [
+                self._with_file(index, item, errors) for index, item in enumerate(arguments["environments"])
+            ]
+        plan = conda_settings.plan_of(conda_settings.Settings(**arguments))
+        errors += plan.errors
+        if errors:
+            return {"failed": True, "changed": False, "msg": "\n".join(errors)}
+        return {
+            "changed": False,
+            "installer_url": plan.installer_url,
+            "installer_sha256": plan.installer_sha256,
+            "installer_copy": plan.installer_copy,
+            "channels": plan.channels,
+            "condarc": plan.condarc,
+            "pip_index_url": plan.pip_index_url,
+            "environments": plan.environments,
+        }
+
+    def _with_file(self, index: int, item: Any, errors: list[str]) -> Any:
+        """A declaration with the contents of its environment.yml."""
+        if not isinstance(item, dict) or not item.get("file"):
+            return item
+        try:
+            with open(self._find_needle("files", item["file"]), encoding="utf-8") as file:
+                return conda_settings.from_file(item, yaml.safe_load(file))
+        except InvalidError as error:
+            why = f"{error.why}." + (f" Allowed: {error.allowed}." if error.allowed else "")
+        except AnsibleError:
+            why = "was not found on the controller. Give a path, or a file below files/ of the playbook."
+        except (OSError, UnicodeDecodeError) as error:
+            why = f"could not be read: {error}."
+        except yaml.YAMLError as error:
+            why = f"is not YAML: {error}"
+        errors.append(f"miniconda_environments[{index}].file: {show(item['file'])} {why}")
+        # Something harmless in its place, so that the other declarations are checked as well.
+        return {"name": item.get("name"), "packages": ["python"]}

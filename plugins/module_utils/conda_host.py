@@ -1,0 +1,228 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the conda modules do on a host: look, lock, write, run. The decisions are in conda_install and conda_env."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ansible_collections.devnode.gpu.plugins.module_utils import conda_env, conda_install
+
+# Our own notes about a prefix that must survive the prefix: what is being done to it, and the lock.
+NOTES = Path("/var/lib/devnode/conda")
+# conda reads every *.json in conda-meta as a package record, so our files there have no such ending.
+MARKER = "conda-meta/devnode-install"
+ENVIRONMENT_STATE = "conda-meta/devnode-environment"
+
+
+class HostError(Exception):
+    """Something that a person has to know: what happened, why it matters, what to do."""
+
+
+def notes(prefix: Path, suffix: str) -> Path:
+    return NOTES / (str(prefix).strip("/").replace("/", "-") + suffix)
+
+
+@contextlib.contextmanager
+def locked(prefix: Path, timeout: int) -> Iterator[None]:
+    """One run at a time may change a prefix. The kernel releases the lock when a run dies."""
+    NOTES.mkdir(parents=True, exist_ok=True, mode=0o755)
+    deadline = time.monotonic() + timeout
+    with notes(prefix, ".lock").open("w", encoding="utf-8") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise HostError(
+                        f"{prefix}: another run has been changing it for more than {timeout} s. Wait until it is "
+                        f"done, or look who holds {file.name} (fuser {file.name})."
+                    ) from None
+                time.sleep(0.5)
+        yield
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file in one step; after a crash there is the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".devnode-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def read(path: Path) -> str:
+    """A small file's text; empty when it is not there or cannot be read as text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def tail(self, lines: int = 40) -> str:
+        """What it said last, for a person."""
+        text = self.err.strip() or self.out.strip()
+        return "\n".join(text.splitlines()[-lines:])
+
+
+# What must not leak from the caller's session into conda: another environment, and silent consent (CI=true accepts
+# Anaconda's terms).
+_UNSET = re.compile(
+    r"CI|CONDARC|MAMBARC|PYTHON.*|_CE_.*|_CONDA_.*|CONDA_(PREFIX.*|DEFAULT_ENV|SHLVL|EXE|PYTHON_EXE|PROMPT_MODIFIER"
+    r"|PLUGINS_AUTO_ACCEPT_TOS|ENVS_(DIRS|PATH)|ROOT.*|ALWAYS_.*)"
+)
+
+
+def run(argv: list[str], timeout: int, extra: dict[str, str] | None = None) -> Ran:
+    """Run a command that must never ask anything, with the environment that root has by itself."""
+    environment = {key: value for key, value in os.environ.items() if not _UNSET.fullmatch(key)}
+    environment |= {
+        "HOME": pwd.getpwuid(os.geteuid()).pw_dir,
+        "LC_ALL": "C.UTF-8",
+        "PIP_NO_INPUT": "1",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_ROOT_USER_ACTION": "ignore",
+        **(extra or {}),
+    }
+    old = os.umask(0o022)
+    try:
+        ended = subprocess.run(
+            argv,
+            cwd="/",
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Ran(124, "", f"{argv[0]} did not end within {timeout} s and was stopped.")
+    except OSError as error:
+        return Ran(127, "", f"{argv[0]}: {error.strerror}")
+    finally:
+        os.umask(old)
+    return Ran(ended.returncode, ended.stdout.decode("utf-8", "replace"), ended.stderr.decode("utf-8", "replace"))
+
+
+def remove_tree(path: Path) -> None:
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
+
+
+# --- the prefix ------------------------------------------------------------------------------------------------------
+
+
+def _base_package(prefix: Path, name: str) -> str:
+    """Version of a package in base, from the names of its records; the newest if an upgrade left two."""
+    pattern = re.compile(re.escape(name) + r"-([0-9][^-]*)-[^-]+\.json")
+    found = [
+        match.group(1)
+        for item in (prefix / "conda-meta").glob(f"{name}-*.json")
+        if (match := pattern.fullmatch(item.name))
+    ]
+    return max(found, key=conda_install.version_key, default="")
+
+
+def environment_directories(prefix: Path) -> list[Path]:
+    envs = prefix / "envs"
+    if not envs.is_dir():
+        return []
+    return sorted(item for item in envs.iterdir() if item.is_dir() and not item.is_symlink() and item.name[0] != ".")
+
+
+def find_installation(prefix: Path) -> conda_install.Found:
+    """Look at a prefix, without starting anything in it."""
+    if not prefix.is_dir() or not any(prefix.iterdir()):
+        return conda_install.Found()
+    traces = ("conda-meta", "_conda", "install_tmp", "preconda.tar.bz2", "pkgs", "bin/conda")
+    parts = ("bin/conda", "bin/python", "conda-meta/history")
+    missing = [part for part in parts if not (prefix / part).exists()]
+    conda, python = _base_package(prefix, "conda"), _base_package(prefix, "python")
+    missing += [f"package {name}" for name, version in (("conda", conda), ("python", python)) if not version]
+    if (prefix / "install_tmp").exists():
+        missing.append("end of its installation (install_tmp is still there)")
+    try:
+        interrupted = str(json.loads(read(notes(prefix, ".doing")) or "{}").get("doing", ""))
+    except (ValueError, AttributeError):
+        interrupted = "installation"
+    return conda_install.Found(
+        exists=True,
+        conda_like=any((prefix / trace).exists() for trace in traces),
+        missing=tuple(missing),
+        conda=conda,
+        python=".".join(python.split(".")[:2]),
+        marker=conda_install.Marker.load(read(prefix / MARKER)),
+        interrupted=interrupted,
+        environments=len(environment_directories(prefix)),
+    )
+
+
+# --- environments ----------------------------------------------------------------------------------------------------
+
+
+def contents(directory: Path) -> tuple[str, ...]:
+    """What is installed in an environment, read from names of files: cheap enough for every run."""
+    found = [f"conda:{item.name[:-5]}" for item in (directory / "conda-meta").glob("*.json")]
+    for info in directory.glob("lib/python3*/site-packages/*.dist-info"):
+        if read(info / "INSTALLER").strip() == "pip":
+            name, _, version = info.name[: -len(".dist-info")].partition("-")
+            found.append(f"pip:{conda_env.canonical_pip(name)}=={version}")
+    return tuple(sorted(found))
+
+
+def creating(prefix: Path) -> set[str]:
+    """Environments that a run began to create and did not finish."""
+    try:
+        return {str(item) for item in json.loads(read(notes(prefix, ".creating")) or "[]")}
+    except (ValueError, TypeError):
+        return set()
+
+
+def note_creating(prefix: Path, names: set[str]) -> None:
+    path = notes(prefix, ".creating")
+    if names:
+        write(path, json.dumps(sorted(names)) + "\n")
+    else:
+        path.unlink(missing_ok=True)
+
+
+def find_environments(prefix: Path) -> dict[str, conda_env.Found]:
+    """The environments in a prefix, without starting conda."""
+    unfinished = creating(prefix)
+    found: dict[str, conda_env.Found] = {}
+    for directory in environment_directories(prefix):
+        state = conda_env.State.load(read(directory / ENVIRONMENT_STATE))
+        half_made = state is None and directory.name in unfinished
+        found[directory.name] = conda_env.Found(state, contents(directory), half_made)
+    return found
