@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from . import hosts, images, keys, networks, people, services, standins
+from . import hosts, images, keys, networks, people, services, standins, trust
 from .paths import CACHE_DIR, LAB_DIR
 from .shell import LabError, attempt, docker, step
 
@@ -75,7 +75,7 @@ def labelled(one: hosts.HostSpec, identity: str) -> hosts.HostSpec:
 
 
 def up(facts: dict[str, dict[str, Any]]) -> None:
-    """Bring up what is not up already. The services come first: the others need names and certificates from them."""
+    """Bring up what is not up already. The services come first: the others ask them for names."""
     refuse_another_checkout()
     identity = lab_id()
     people.make_keys()
@@ -84,16 +84,16 @@ def up(facts: dict[str, dict[str, Any]]) -> None:
         networks.ensure(PREFIX + network, subnet, ("devnode.fleet=1",))
     images.ensure("debian12")
     specs = {machine.name: labelled(_resolved(machine), identity) for machine in MACHINES}
-    recreated = [SERVICES] if _ensure(specs[SERVICES], "") else []
-    authority = services.configure(container(SERVICES), project_key)
-    keys.write_private(LAB_DIR / "ca.crt", authority)
+    recreated = [SERVICES] if _ensure(specs[SERVICES]) else []
+    keys.write_private(LAB_DIR / "ca.crt", services.configure(container(SERVICES), project_key))
     others = [machine for machine in MACHINES if machine.name != SERVICES]
     with ThreadPoolExecutor(max_workers=len(others) + 1) as pool:
         pushed = pool.submit(services.push, container(SERVICES), facts["pytorch"])
-        made = list(pool.map(lambda machine: _ensure(specs[machine.name], authority, machine.gpus), others))
+        made = list(pool.map(lambda machine: _ensure(specs[machine.name], machine.gpus), others))
         digest = pushed.result()
     recreated += [machine.name for machine, new in zip(others, made, strict=True) if new]
     write_access(recreated)
+    keys.write_private(LAB_DIR / "extra_ca.crt", trust.extra_certificates(container(SERVICES)))
     write_facts(facts, digest)
 
 
@@ -102,7 +102,7 @@ def _resolved(machine: Machine) -> hosts.HostSpec:
     return plain if plain.image else replace(plain, image=images.ensure(plain.os))
 
 
-def _ensure(one: hosts.HostSpec, authority: str, gpus: bool = False) -> bool:
+def _ensure(one: hosts.HostSpec, gpus: bool = False) -> bool:
     """True when the host is new."""
     wanted = next(label for label in one.labels if label.startswith("devnode.fleet.spec="))
     if _label(one.container, "devnode.fleet.spec") == wanted.partition("=")[2]:
@@ -113,7 +113,7 @@ def _ensure(one: hosts.HostSpec, authority: str, gpus: bool = False) -> bool:
     public_key = keys.ensure_key(LAB_DIR / keys.AUTOMATION, keys.AUTOMATION)
     with step(f"Host {one.hostname}"):
         hosts.down(one.container)
-        hosts.up(one, public_key, authority)
+        hosts.up(one, public_key)
         if gpus:
             docker("exec", "-i", one.container, "sh", "-s", stdin=standins.hardware_script().read_text())
     return True
@@ -161,7 +161,6 @@ def write_facts(facts: dict[str, dict[str, Any]], digest: str) -> None:
     whole = {
         "packages_url": services.PACKAGES_URL,
         "registry": services.REGISTRY,
-        "ca_file": str(LAB_DIR / "ca.crt"),
         **located,
     }
     keys.write_private(LAB_DIR / "facts.yml", json.dumps(whole, indent=2, sort_keys=True) + "\n")

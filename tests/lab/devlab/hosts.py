@@ -79,8 +79,8 @@ def _attach(spec: HostSpec, place: Attachment) -> list[str]:
     return words + [word for alias in spec.aliases for word in (option, alias)]
 
 
-def up(spec: HostSpec, public_key: str, authority: str = "") -> None:
-    """Bring a host up until it has booted and lets the automation in. It trusts `authority` (PEM) as well."""
+def up(spec: HostSpec, public_key: str) -> None:
+    """Bring a host up until it has booted and lets the automation in."""
     if exists(spec.container):
         raise LabError(f"{spec.container} exists already. Take it away first: lab.py host down --name {spec.container}")
     image = spec.image or images.ensure(spec.os)
@@ -90,7 +90,7 @@ def up(spec: HostSpec, public_key: str, authority: str = "") -> None:
         docker("network", "connect", *rest, first, spec.container)
     wait_booted(spec.container)
     authorize(spec.container, public_key)
-    trust.give(spec.container, authority)
+    trust.give(spec.container)
 
 
 def down(container: str) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import hosts, images, keys, networks
+from . import hosts, images, keys, networks, trust
 from .shell import LabError
 
 DEFAULT_NETWORK = "default"
@@ -91,6 +91,8 @@ def create(scenario: Scenario) -> None:
         images.ensure(system)
     with ThreadPoolExecutor(max_workers=4) as pool:
         list(pool.map(lambda spec: hosts.up(spec, public_key), specs))
+    # For images that are built on the hosts, from where the internet is seen as from here.
+    keys.write_private(scenario.folder / "extra_ca.crt", trust.extra_certificates(specs[0].container))
     targets = [hosts.target(spec.container, spec.hostname, spec.attachments[0].network) for spec in specs]
     hosts.write_access(scenario.folder, targets)
     for one in targets:
@@ -107,7 +109,7 @@ def destroy(scenario: Scenario) -> None:
     for name in network_names(scenario).values():
         networks.remove(name)
     for path in (
-        *[scenario.folder / name for name in ("ssh_config", "known_hosts")],
+        *[scenario.folder / name for name in ("ssh_config", "known_hosts", "extra_ca.crt")],
         *scenario.folder.glob(f"{keys.AUTOMATION}*"),
     ):
         path.unlink(missing_ok=True)

@@ -12,8 +12,14 @@ from pathlib import Path
 from .shell import attempt, docker
 
 CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\s+[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
-HOST_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
-CA_FOLDER = "/usr/local/share/ca-certificates"
+FRESH = "cat /usr/share/ca-certificates/mozilla/*.crt"
+# update-ca-certificates wants a file for each.
+INSTALL = r"""
+umask 022
+cd /usr/local/share/ca-certificates
+awk '/BEGIN CERT/ {n++} {print > ("lab-extra-" n ".crt")}'
+update-ca-certificates >/dev/null 2>&1
+"""
 # The settings of pip that name an index. Paths of this machine mean nothing on a host, so only URLs go over.
 INDEX_SETTINGS = ("index-url", "extra-index-url", "trusted-host")
 
@@ -50,26 +56,24 @@ def _is_url(word: str) -> bool:
     return word.startswith(("http://", "https://"))
 
 
-def give(container: str, authority: str = "") -> None:
-    """Let a host trust and use what this machine does, and a certificate authority (PEM) beside."""
-    _give_certificates(container, authority)
-    listing = attempt([sys.executable, "-m", "pip", "config", "list"]).stdout
-    config = pip_config(listing)
+def give(container: str) -> None:
+    """Let a host trust and use what this machine does."""
+    extra = extra_certificates(container)
+    if extra:
+        docker("exec", "-i", container, "sh", "-c", INSTALL, stdin=extra)
+    config = pip_config(pip_listing())
     if config:
         docker("exec", "-i", container, "sh", "-c", "umask 022; cat >/etc/pip.conf", stdin=config)
 
 
-def _give_certificates(container: str, authority: str) -> None:
+def extra_certificates(container: str) -> str:
+    """What this machine trusts beyond a fresh host (PEM)."""
     bundle = bundle_path(os.environ)
-    wanted = certificates(authority + (bundle.read_text(errors="replace") if bundle else ""))
-    if not wanted:
-        return
-    known = certificates(docker("exec", container, "cat", HOST_BUNDLE))
-    extra = sorted(wanted - known)
-    if not extra:
-        return
-    script = (
-        f"umask 022; cd {CA_FOLDER} && "
-        'awk \'/BEGIN CERT/{n++} {print > ("lab-extra-" n ".crt")}\' && update-ca-certificates >/dev/null 2>&1'
-    )
-    docker("exec", "-i", container, "sh", "-c", script, stdin="\n".join(extra) + "\n")
+    if bundle is None:
+        return ""
+    known = certificates(docker("exec", container, "sh", "-c", FRESH))
+    return "".join(f"{one}\n" for one in sorted(certificates(bundle.read_text(errors="replace")) - known))
+
+
+def pip_listing() -> str:
+    return attempt([sys.executable, "-m", "pip", "config", "list"]).stdout
