@@ -40,6 +40,13 @@ def certificates(text: str) -> set[str]:
 
 def pip_config(listing: str) -> str:
     """`pip config list` of this machine, as a pip.conf for a host. Empty when no index is named there."""
+    values = index_settings(listing)
+    if not set(values) & {"index-url", "extra-index-url"}:
+        return ""
+    return "[global]\n" + "".join(f"{name} = {value}\n" for name, value in sorted(values.items()))
+
+
+def index_settings(listing: str) -> dict[str, str]:
     values: dict[str, str] = {}
     for line in listing.splitlines():
         key, _, value = line.partition("=")
@@ -47,9 +54,7 @@ def pip_config(listing: str) -> str:
         words = [w for w in value.strip("'\"").replace("\\n", " ").split() if name == "trusted-host" or _is_url(w)]
         if name in INDEX_SETTINGS and words:
             values[name] = " ".join(words)
-    if not set(values) & {"index-url", "extra-index-url"}:
-        return ""
-    return "[global]\n" + "".join(f"{name} = {value}\n" for name, value in sorted(values.items()))
+    return values
 
 
 def _is_url(word: str) -> bool:
