@@ -77,31 +77,35 @@ def _edit_paths(edits: Dict[str, Any]) -> List[str]:
 
 
 def _from_yaml(text: str) -> Dict[str, List[str]]:
-    """nvidia-ctk's YAML has one key per line; hosts need no YAML library to read the four keys that count here."""
+    """nvidia-ctk's YAML has one key per line; hosts need no YAML library to read the few keys that count here."""
     kind = ""
     section = ""  # devices | containerEdits, at the top level
-    within = ""  # deviceNodes | mounts | hooks …
-    device = ""
+    within = ""  # deviceNodes | mounts | hooks | …
+    start = ""  # the indentation of a device's dash
     common: List[str] = []
-    devices: Dict[str, List[str]] = {}
+    items: List[Tuple[List[str], List[str]]] = []  # (names, paths) of each device
     for line in text.splitlines():
         found = KEY.match(line)
         if not found:
             continue
-        key, value = found.group("key"), _unquoted(found.group("value"))
-        if not found.group("indent") and not found.group("dash"):
-            section, within = key, ""
+        indent, dash, key = found.group("indent"), found.group("dash"), found.group("key")
+        value = _unquoted(found.group("value"))
+        if not indent and not dash:
+            section, within, start = key, "", "?"
             kind = value if key == "kind" else kind
+            continue
+        if section == "devices" and dash and start in ("?", indent):
+            start, within = indent, ""
+            items.append(([], []))
+        if section == "devices" and key == "name" and len(indent) + len(dash or "") == len(start) + 2:
+            items[-1][0].append(value)
         elif not value:
             within = key
-        elif section == "devices" and key == "name" and within not in ("mounts", "hooks"):
-            device = value
-            devices.setdefault(device, [])
         elif (within, key) in (("deviceNodes", "path"), ("deviceNodes", "hostPath"), ("mounts", "hostPath")):
-            (devices.setdefault(device, []) if section == "devices" else common).append(value)
+            (items[-1][1] if section == "devices" else common).append(value)
     if not kind:
         raise CdiError("it is not a CDI specification (it has no kind)")
-    return {f"{kind}={name}": paths + common for name, paths in devices.items()}
+    return {f"{kind}={name}": paths + common for names, paths in items for name in names}
 
 
 def _unquoted(value: str) -> str:

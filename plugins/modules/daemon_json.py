@@ -87,6 +87,11 @@ options:
       yet, to learn which version it will be.
     type: str
     default: ""
+  engine:
+    description: Whether an engine has to be on the host already, or is about to come (V(expected), for check mode).
+    type: str
+    choices: [expected, required]
+    default: expected
   check_routes:
     description: Whether the engine's networks are compared with the host's routes.
     type: bool
@@ -336,6 +341,11 @@ class Task:
             raise dj.DaemonJsonError(f"{self.path} is not UTF-8 text ({error}). It was left as it is.") from error
 
     def run(self) -> None:
+        if self.params["engine"] == "required" and not self.engine.program:
+            raise dj.DaemonJsonError(
+                "There is no dockerd on this host, but its engine was said to be there already. Install one, or let the "
+                "role do it (docker_engine_source: distro or docker)."
+            )
         current = dj.parse(self.text, self.path)
         extra, notes = dj.for_version(self.params["versioned"], dj.version_of(self.engine.version))
         wanted = dj.merged(self.params["settings"], extra)
@@ -527,6 +537,7 @@ def main() -> None:
             "restart": {"type": "str", "choices": ["safe", "always", "never"], "default": "safe"},
             "labels": {"type": "list", "elements": "str", "default": ["devnode.workspace", "devnode.job"]},
             "package": {"type": "str", "default": ""},
+            "engine": {"type": "str", "choices": ["expected", "required"], "default": "expected"},
             "check_routes": {"type": "bool", "default": True},
             "state_dir": {"type": "path", "default": "/var/lib/devnode"},
         },

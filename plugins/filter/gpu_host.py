@@ -1,0 +1,33 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters of the roles docker_engine and nvidia_container_toolkit; documented in the .yml files beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.devnode.gpu.plugins.module_utils.engine_inputs import engine_plan, toolkit_plan
+
+
+def docker_engine_plan(inputs: Mapping[str, Any], distribution: str = "", major: str = "") -> dict[str, Any]:
+    return engine_plan(_mapping(inputs, "docker_engine_plan"), distribution, str(major))
+
+
+def nvidia_container_toolkit_plan(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return toolkit_plan(_mapping(inputs, "nvidia_container_toolkit_plan"))
+
+
+def _mapping(value: Any, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise AnsibleFilterError(f"devnode.gpu.{name} expects a mapping, not {type(value).__name__}.")
+    return value
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "docker_engine_plan": docker_engine_plan,
+            "nvidia_container_toolkit_plan": nvidia_container_toolkit_plan,
+        }
