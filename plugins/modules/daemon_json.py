@@ -343,7 +343,7 @@ class Task:
     def run(self) -> None:
         if self.params["engine"] == "required" and not self.engine.program:
             raise dj.DaemonJsonError(
-                "There is no dockerd on this host, but its engine was said to be there already. Install one, or let the "
+                "There is no dockerd on this host, but its engine was said to be there. Install one, or let the "
                 "role do it (docker_engine_source: distro or docker)."
             )
         current = dj.parse(self.text, self.path)
