@@ -7,6 +7,9 @@ import os
 import subprocess
 from pathlib import Path
 
+import testinfra
+from testinfra.backend.base import CommandResult
+
 ROOT = Path(__file__).resolve().parents[3]
 LAB = Path(os.environ.get("DEVNODE_LAB_DIR", ROOT / ".lab"))
 CONFIG = str(LAB / "engineer" / "config")
@@ -29,8 +32,6 @@ def ssh_options(alias: str) -> list[tuple[str, str]]:
     return [(k.lower(), v) for k, _, v in (line.partition(" ") for line in done.stdout.splitlines())]
 
 
-def inside(container: str, *argv: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def inside(machine: str, command: str, *args: str) -> CommandResult:
     """A command in one of the lab's hosts, beside ssh (how the lab itself looks at things)."""
-    return subprocess.run(
-        ["docker", "exec", f"devnode-lab-{container}", *argv], capture_output=True, text=True, timeout=timeout
-    )
+    return testinfra.get_host(f"docker://devnode-lab-{machine}").run(command, *args)
