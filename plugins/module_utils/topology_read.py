@@ -23,7 +23,9 @@ class Problem:
 
     def __str__(self) -> str:
         text = f"{self.path}: {self.value} {self.why}".replace("  ", " ")
-        return f"{text}. Allowed: {self.allowed}" if self.allowed else text
+        # What is allowed may name other entries, and these can be wrong as well: nothing unprintable gets out.
+        allowed = "".join(letter if letter.isprintable() else "?" for letter in self.allowed)
+        return f"{text}. Allowed: {allowed}" if allowed else text
 
 
 class TopologyError(ValueError):

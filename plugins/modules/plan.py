@@ -46,13 +46,9 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Check the whole inventory before anything is touched
-  hosts: localhost
-  gather_facts: false
-  tasks:
-    - name: Check it
-      devnode.gpu.plan:
-        kind: fleet
+- name: Check the whole inventory before anything is touched (in a play on localhost)
+  devnode.gpu.plan:
+    kind: fleet
 
 - name: What the inventory means for this host
   devnode.gpu.plan:

@@ -183,12 +183,13 @@ def find_prefix(args: argparse.Namespace, *, create: bool = False) -> Path:
         return ROOT
     if "/" in name or not name.strip():
         raise CondaError("CondaValueError", f"Invalid environment name: {name!r}\n Characters not allowed: / , space")
-    for directory in map(Path, CONFIG["envs_dirs"]):
+    places = [Path(str(place)) for place in CONFIG["envs_dirs"]]
+    for directory in places:
         if (directory / name / "conda-meta" / "history").is_file():
             return directory / name
     if not create:
         raise CondaError("EnvironmentLocationNotFound", f"Not a conda environment: {CONFIG['envs_dirs'][0]}/{name}")
-    for directory in map(Path, CONFIG["envs_dirs"]):
+    for directory in places:
         parent = directory if directory.exists() else directory.parent
         if os.access(parent, os.W_OK) or (not directory.exists() and not str(directory).startswith(str(ROOT))):
             return directory / name
@@ -601,7 +602,10 @@ def cmd_list(args: argparse.Namespace) -> None:
     prefix = find_prefix(args)
     found = records(prefix)
     if args.explicit:
-        mark = (lambda r: f"#sha256:{r['sha256']}") if args.sha256 else (lambda r: f"#{r['md5']}" if args.md5 else "")
+
+        def mark(record: dict[str, Any]) -> str:
+            return f"#sha256:{record['sha256']}" if args.sha256 else f"#{record['md5']}" if args.md5 else ""
+
         print(
             "# This file may be used to create an environment using:\n# $ conda create --name <env> --file <this file>"
         )
