@@ -1,0 +1,371 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The policy of an ssh server: from what is asked and what this sshd offers to the lines of its drop-in.
+
+Pure: facts in, lines and refusals out. plugins/modules/ssh_server_policy.py gathers the facts.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from typing import Any, Callable, Optional
+
+from ansible_collections.devnode.gpu.plugins.module_utils import validators
+from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
+
+Version = tuple[int, int]
+
+# Post-quantum first, and the fast one before the slow one: sntrup761 costs some 80 ms of CPU per connection.
+KEX_POST_QUANTUM = (
+    "mlkem768x25519-sha256",
+    "sntrup761x25519-sha512",
+    "sntrup761x25519-sha512@openssh.com",
+)
+# Only for clients that know none of the above (OpenSSH before 9.0, paramiko, some IDEs' own ssh).
+KEX_CLASSICAL = (
+    "curve25519-sha256",
+    "curve25519-sha256@libssh.org",
+    "diffie-hellman-group18-sha512",
+    "diffie-hellman-group16-sha512",
+)
+# The client's order decides; AES-GCM is the fastest where the CPU has AES, ChaCha20 where it has not.
+CIPHERS = (
+    "aes256-gcm@openssh.com",
+    "aes128-gcm@openssh.com",
+    "chacha20-poly1305@openssh.com",
+    "aes256-ctr",
+    "aes192-ctr",
+    "aes128-ctr",
+)
+MACS = (
+    "hmac-sha2-512-etm@openssh.com",
+    "hmac-sha2-256-etm@openssh.com",
+    "umac-128-etm@openssh.com",
+)
+# By type of host key. ECDSA is left out on purpose: a weak random number gives the key away.
+HOST_KEY_ALGORITHMS = {
+    "ed25519": ("ssh-ed25519",),
+    "rsa": ("rsa-sha2-512", "rsa-sha2-256"),
+}
+# What people may log in with. ECDSA stays: some security chips know nothing else.
+USER_KEY_ALGORITHMS = (
+    "ssh-ed25519",
+    "ssh-ed25519-cert-v01@openssh.com",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ssh-ed25519-cert-v01@openssh.com",
+    "rsa-sha2-512",
+    "rsa-sha2-512-cert-v01@openssh.com",
+    "rsa-sha2-256",
+    "rsa-sha2-256-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+)
+RSA_MIN_BITS = 3072
+
+# Keywords by the version that brought them; a server before it would refuse the file.
+SINCE: dict[str, Version] = {
+    "KbdInteractiveAuthentication": (8, 7),
+    "PubkeyAcceptedAlgorithms": (8, 5),
+    "RequiredRSASize": (9, 1),
+    "UnusedConnectionTimeout": (9, 2),
+    "PerSourcePenaltyExemptList": (9, 8),
+}
+# What an older server calls the same thing.
+FORMERLY = {
+    "KbdInteractiveAuthentication": "ChallengeResponseAuthentication",
+    "PubkeyAcceptedAlgorithms": "PubkeyAcceptedKeyTypes",
+}
+
+
+@dataclass(frozen=True)
+class Account:
+    """What matters about the account that this very run is connected as."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    has_usable_key: bool = True
+    other_key_sources: bool = False  # AuthorizedKeysCommand or TrustedUserCAKeys are in use
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What this host's sshd is and can."""
+
+    version: Version
+    kex: tuple[str, ...]
+    ciphers: tuple[str, ...]
+    macs: tuple[str, ...]
+    key_algorithms: tuple[str, ...]
+    host_keys: dict[str, str]  # type: path
+    addresses: tuple[str, ...] = ()
+    account: Optional[Account] = None
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """The role's variables, without their prefix."""
+
+    port: int = 22
+    listen_addresses: tuple[str, ...] = ()
+    host_key_types: tuple[str, ...] = ("ed25519",)
+    old_clients: bool = False
+    permit_root_login: str = "no"
+    allow_groups: tuple[str, ...] = ()
+    home_keys: bool = True
+    operators: tuple[str, ...] = ()
+    operators_group: str = "devnode-operators"
+    keys_directory: str = "/etc/devnode/ssh/keys"
+    tcp_forwarding: str = "local"
+    agent_forwarding: bool = False
+    exempt_networks: tuple[str, ...] = ()
+    max_startups: str = "256:30:512"
+    max_sessions: int = 64
+    max_auth_tries: int = 6
+    login_grace_time: int = 30
+    client_alive_interval: int = 60
+    unused_connection_timeout: int = 7200
+
+
+@dataclass
+class Section:
+    """Lines that belong together, and why they are there."""
+
+    why: str
+    lines: list[str] = field(default_factory=list)
+
+
+def parse_version(text: str) -> Optional[Version]:
+    """The version in what `sshd -V` prints (an old one prints it above its usage)."""
+    found = re.search(r"OpenSSH_(\d+)\.(\d+)", text)
+    return (int(found.group(1)), int(found.group(2))) if found else None
+
+
+def choose(wanted: tuple[str, ...], offered: tuple[str, ...]) -> list[str]:
+    """What is wanted and offered, in our order."""
+    return [name for name in wanted if name in offered]
+
+
+def key_exchange(wishes: Wishes, facts: Facts) -> list[str]:
+    """Post-quantum; classical ones behind it when asked, or when this sshd has nothing else."""
+    chosen = choose(KEX_POST_QUANTUM, facts.kex)
+    if wishes.old_clients or not chosen:
+        chosen += choose(KEX_CLASSICAL, facts.kex)
+    return chosen
+
+
+def _keyword(name: str, facts: Facts) -> str:
+    """The name that this version knows a keyword by; empty when it does not know it at all."""
+    if facts.version >= SINCE.get(name, (0, 0)):
+        return name
+    return FORMERLY.get(name, "")
+
+
+def sections(wishes: Wishes, facts: Facts) -> list[Section]:
+    """The drop-in, section by section."""
+    flag = {True: "yes", False: "no"}
+
+    def lines(*pairs: tuple[str, object]) -> list[str]:
+        known = [(_keyword(name, facts), value) for name, value in pairs]
+        return [f"{name} {value}" for name, value in known if name]
+
+    listen = [("ListenAddress", address) for address in wishes.listen_addresses]
+    host_keys = [("HostKey", facts.host_keys[kind]) for kind in wishes.host_key_types if kind in facts.host_keys]
+    host_algorithms = [name for kind in wishes.host_key_types for name in HOST_KEY_ALGORITHMS[kind]]
+    result = [
+        Section("Where it listens.", lines(("Port", wishes.port), *listen)),
+        Section(
+            "Algorithms: those of this sshd that are worth using, post-quantum key exchange first.",
+            lines(
+                *host_keys,
+                ("HostKeyAlgorithms", ",".join(choose(tuple(host_algorithms), facts.key_algorithms))),
+                ("KexAlgorithms", ",".join(key_exchange(wishes, facts))),
+                ("Ciphers", ",".join(choose(CIPHERS, facts.ciphers))),
+                ("MACs", ",".join(choose(MACS, facts.macs))),
+                ("PubkeyAcceptedAlgorithms", ",".join(choose(USER_KEY_ALGORITHMS, facts.key_algorithms))),
+                ("RequiredRSASize", RSA_MIN_BITS),
+            ),
+        ),
+        Section(
+            "Keys only.",
+            lines(
+                ("AuthenticationMethods", "publickey"),
+                ("PubkeyAuthentication", "yes"),
+                ("PasswordAuthentication", "no"),
+                ("KbdInteractiveAuthentication", "no"),
+                ("GSSAPIAuthentication", "no"),
+                ("HostbasedAuthentication", "no"),
+                ("PermitEmptyPasswords", "no"),
+                ("PermitRootLogin", wishes.permit_root_login),
+                ("AuthorizedKeysFile", ".ssh/authorized_keys" if wishes.home_keys else "none"),
+                ("PermitUserEnvironment", "no"),
+            ),
+        ),
+        Section(
+            "Forwarding: to where a connection goes (ProxyJump, ssh -L), not back.",
+            lines(
+                ("AllowTcpForwarding", wishes.tcp_forwarding),
+                ("AllowAgentForwarding", flag[wishes.agent_forwarding]),
+                ("AllowStreamLocalForwarding", "no"),
+                ("X11Forwarding", "no"),
+                ("PermitTunnel", "no"),
+                ("GatewayPorts", "no"),
+            ),
+        ),
+        Section(
+            "Limits: wide enough for a team behind one address, with many windows each.",
+            lines(
+                ("MaxStartups", wishes.max_startups),
+                ("MaxSessions", wishes.max_sessions),
+                ("MaxAuthTries", wishes.max_auth_tries),
+                ("LoginGraceTime", wishes.login_grace_time),
+                ("ClientAliveInterval", wishes.client_alive_interval),
+                ("ClientAliveCountMax", 3),
+                ("UnusedConnectionTimeout", wishes.unused_connection_timeout),
+            ),
+        ),
+        Section("VERBOSE logs the fingerprint of the key that was used.", lines(("LogLevel", "VERBOSE"))),
+    ]
+    if wishes.exempt_networks:
+        exempt = lines(("PerSourcePenaltyExemptList", ",".join(wishes.exempt_networks)))
+        if exempt:
+            result[4].lines += exempt
+    if wishes.allow_groups:
+        allowed = " ".join((*wishes.allow_groups, wishes.operators_group))
+        result.append(Section("Nobody else.", [f"AllowGroups {allowed}"]))
+    result.append(
+        Section(
+            "Operators: only the keys that the inventory gives them. One in a home would outlive its owner's access.",
+            [
+                f"Match Group {wishes.operators_group}",
+                f"    AuthorizedKeysFile {wishes.keys_directory}/%u",
+            ],
+        )
+    )
+    return result
+
+
+def _group(value: Any) -> str:
+    # Groups may be the system's own (sudo, wheel), so this is not a person's login.
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,31}", str(value)):
+        raise InvalidError("is not the name of a group", "1-32 of A-Z a-z 0-9 _ -, beginning with a letter or _")
+    return str(value)
+
+
+def _startups(value: Any) -> str:
+    allowed = "start:rate:full, such as 256:30:512 (sshd_config(5), MaxStartups), with start not above full"
+    found = re.fullmatch(r"([1-9][0-9]{0,5}):([1-9][0-9]?|100):([1-9][0-9]{0,5})", str(value))
+    if not found or int(found.group(1)) > int(found.group(3)):
+        raise InvalidError("is not a limit that sshd knows", allowed)
+    return str(value)
+
+
+def _between(low: int, high: int) -> Callable[[Any], int]:
+    return lambda value: validators.integer(value, low, high)
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "port": validators.port,
+    "listen_addresses": lambda value: value if value in ("0.0.0.0", "::") else validators.ip(value),  # noqa: S104
+    "allow_groups": _group,
+    "operators": validators.login,
+    "operators_group": _group,
+    "keys_directory": validators.path,
+    "exempt_networks": validators.network,
+    "max_startups": _startups,
+    "max_sessions": _between(1, 4096),
+    "max_auth_tries": _between(1, 100),
+    "login_grace_time": _between(5, 3600),
+    "client_alive_interval": _between(0, 86400),
+    "unused_connection_timeout": _between(60, 604800),
+}
+
+
+def invalid(wishes: Wishes) -> list[str]:
+    """What is wrong with the variables themselves, all together."""
+    found = []
+    for name, check in _CHECKS.items():
+        value = getattr(wishes, name)
+        for index, item in enumerate(value if isinstance(value, tuple) else (value,)):
+            try:
+                check(item)
+            except InvalidError as error:
+                place = f"[{index}]" if isinstance(value, tuple) else ""
+                found.append(f"ssh_server_{name}{place}: {show(item)} {error}")
+    return found
+
+
+def refusals(wishes: Wishes, facts: Facts) -> list[str]:
+    """Why this policy must not be put in place here: what would not work, and who would be locked out."""
+    return [*_impossible(wishes, facts), *_lockouts(wishes, facts)]
+
+
+def _impossible(wishes: Wishes, facts: Facts) -> list[str]:
+    found = []
+    for kind in wishes.host_key_types:
+        if kind not in facts.host_keys:
+            have = ", ".join(sorted(facts.host_keys)) or "none"
+            found.append(
+                f'ssh_server_host_key_types: this host has no "{kind}" host key (it has: {have}). '
+                "Make it with: ssh-keygen -A"
+            )
+    for what, chosen, offered in (
+        ("key exchange", key_exchange(wishes, facts), facts.kex),
+        ("cipher", choose(CIPHERS, facts.ciphers), facts.ciphers),
+        ("MAC", choose(MACS, facts.macs), facts.macs),
+        ("public key", choose(USER_KEY_ALGORITHMS, facts.key_algorithms), facts.key_algorithms),
+    ):
+        if not chosen:
+            found.append(
+                f"this sshd offers no {what} algorithm that the policy allows (it offers: {', '.join(offered)}). "
+                "Bring OpenSSH up to date."
+            )
+    mine = {ipaddress.ip_address(address) for address in facts.addresses}
+    for address in wishes.listen_addresses:
+        parsed = ipaddress.ip_address(address)
+        if mine and parsed not in mine and not parsed.is_unspecified:
+            found.append(
+                f'ssh_server_listen_addresses: "{address}" is not an address of this host, so sshd could not listen '
+                f"there (it has: {', '.join(sorted(facts.addresses))})."
+            )
+    return found
+
+
+def _lockouts(wishes: Wishes, facts: Facts) -> list[str]:
+    account = facts.account
+    if account is None:
+        return []
+    why = f'It would lock out "{account.name}", the account that this run is connected as.'
+    operator = account.name in wishes.operators
+    found = []
+    if account.name == "root" and wishes.permit_root_login == "no":
+        found.append(
+            f'ssh_server_permit_root_login: "no". {why} '
+            'Connect as another account with sudo, or set "prohibit-password".'
+        )
+    if wishes.operators_group in account.groups and not operator:
+        found.append(
+            f"ssh_server_operators: {account.name} is no longer in it, so the account would be removed. {why} "
+            "Connect as another account for this change."
+        )
+    allowed = {*wishes.allow_groups, wishes.operators_group}
+    if wishes.allow_groups and not operator and not allowed & set(account.groups):
+        found.append(
+            f"ssh_server_allow_groups: {', '.join(wishes.allow_groups)}. {why} "
+            f"Its groups are: {', '.join(account.groups)}. Add one of them."
+        )
+    if not operator and not account.other_key_sources:
+        if not wishes.home_keys:
+            found.append(
+                f"ssh_server_home_keys: false. {why} Its key is in its home. List it in ssh_server_operators, "
+                "or leave this true."
+            )
+        elif not account.has_usable_key:
+            found.append(
+                f"Only keys are let in from now on. {why} It has no key in ~/.ssh/authorized_keys that this policy "
+                f"takes (Ed25519, ECDSA, or RSA from {RSA_MIN_BITS} bits). Put one there first."
+            )
+    return found

@@ -1,0 +1,133 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_firewall_policy
+short_description: Work out a packet filter, and refuse one that would cut off this run
+version_added: 0.1.0
+description:
+  - Checks the variables of role P(devnode.gpu.host_firewall#role) and returns them as the pieces of its rule set.
+  - Refuses a rule set that would not let in the ssh connection that Ansible itself came by, and one that would cut
+    off containers that are there.
+  - Changes nothing.
+author: The devnode.gpu authors (@devnode)
+options:
+  services:
+    description: What may be reached on this host, see the role.
+    type: list
+    elements: dict
+    default: []
+  egress:
+    description: Accounts with a limited set of targets, see the role.
+    type: list
+    elements: dict
+    default: []
+  egress_resolvers:
+    description: Name servers that those accounts may ask.
+    type: list
+    elements: str
+    default: []
+  containers:
+    description: Published ports and what containers may reach, see the role. Empty for a host without containers.
+    type: dict
+    default: {}
+  container_interfaces:
+    description: Bridges of container networks. A name may end in C(*).
+    type: list
+    elements: str
+    default: [docker0, "br-*"]
+attributes:
+  check_mode:
+    description: Runs in check mode as ever, since it changes nothing.
+    support: full
+  diff_mode:
+    description: There is nothing to show.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: What the rule set needs
+  devnode.gpu.host_firewall_policy:
+    services:
+      - {name: ssh, port: 22, sources: [192.0.2.0/24]}
+  register: policy
+"""
+
+RETURN = r"""
+plan:
+  description: The pieces of the rule set, as the role's template takes them.
+  returned: success
+  type: dict
+"""
+
+import fnmatch
+import os
+from dataclasses import asdict
+from typing import Any, Optional
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.devnode.gpu.plugins.module_utils import firewall, session
+
+
+def _ssh_ports(module: AnsibleModule) -> set[int]:
+    """Where sshd listens by its configuration: it may have moved since this connection was opened."""
+    spec = "user=root,host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22"
+    if not os.path.exists("/usr/sbin/sshd"):
+        return set()
+    code, out, _err = module.run_command(["/usr/sbin/sshd", "-T", "-C", spec])
+    words = [line.split() for line in out.splitlines()] if code == 0 else []
+    return {int(pair[1]) for pair in words if len(pair) == 2 and pair[0].lower() == "port" and pair[1].isdigit()}
+
+
+def _present(module: AnsibleModule) -> Optional[firewall.Present]:
+    connected = session.current()
+    if connected is None:
+        return None
+    ports = {connected.server_port} | _ssh_ports(module)
+    return firewall.Present(connected.client, tuple(sorted(ports)))
+
+
+def _bridges(patterns: list[str]) -> list[str]:
+    try:
+        links = sorted(os.listdir("/sys/class/net"))
+    except OSError:
+        return []
+    return [link for link in links if any(fnmatch.fnmatchcase(link, str(pattern)) for pattern in patterns)]
+
+
+def main() -> None:
+    """Check, decide, answer."""
+    dicts: dict[str, Any] = {"type": "list", "elements": "dict", "default": []}
+    module = AnsibleModule(
+        argument_spec={
+            "services": dicts,
+            "egress": dicts,
+            "egress_resolvers": {"type": "list", "elements": "str", "default": []},
+            "containers": {"type": "dict", "default": {}},
+            "container_interfaces": {"type": "list", "elements": "str", "default": ["docker0", "br-*"]},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    try:
+        plan = firewall.make_plan(
+            given["services"],
+            given["egress"],
+            given["containers"],
+            given["container_interfaces"],
+            given["egress_resolvers"],
+        )
+    except firewall.FirewallError as error:
+        module.fail_json(msg=str(error))
+        raise AssertionError from error  # fail_json does not come back
+    problems = firewall.refusals(plan, _present(module), _bridges(given["container_interfaces"]))
+    if problems:
+        module.fail_json(msg="\n".join(problems))
+    module.exit_json(changed=False, plan=asdict(plan))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: packages
+short_description: Have distribution packages installed, whatever their version
+version_added: 0.1.0
+description:
+  - Asks the package database what is missing, and calls apt-get or dnf only then, with fresh package lists.
+  - Unlike M(ansible.builtin.apt), check mode also works on a fresh machine whose package lists are empty, and a run
+    with nothing to do costs a few milliseconds. Where a version matters, M(ansible.builtin.apt) is the right tool.
+author: The devnode.gpu authors (@devnode)
+options:
+  name:
+    description: The packages.
+    type: list
+    elements: str
+    required: true
+  lock_timeout:
+    description: How many seconds to wait for another package manager to finish.
+    type: int
+    default: 120
+attributes:
+  check_mode:
+    description: Says what would be installed.
+    support: full
+  diff_mode:
+    description: Shows the packages before and after.
+    support: full
+notes:
+  - The path for dnf is not tested in the project's lab, which has Debian hosts.
+"""
+
+EXAMPLES = r"""
+- name: Packages
+  devnode.gpu.packages:
+    name: [nftables]
+"""
+
+RETURN = r"""
+missing:
+  description: What was missing before.
+  returned: success
+  type: list
+  elements: str
+"""
+
+from typing import Any, NoReturn
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+def parse_dpkg(text: str) -> set[str]:
+    """Installed packages in what dpkg-query prints, one "name status" a line."""
+    rows = (line.split() for line in text.splitlines())
+    return {row[0] for row in rows if len(row) > 1 and row[1].endswith("i")}
+
+
+def _installed(module: AnsibleModule, names: list[str]) -> set[str]:
+    dpkg = module.get_bin_path("dpkg-query")
+    if dpkg:
+        _code, out, _err = module.run_command([dpkg, "-W", "-f", "${Package} ${db:Status-Abbrev}\n", *names])
+        return parse_dpkg(out)
+    rpm = module.get_bin_path("rpm", required=True)
+    return {name for name in names if module.run_command([rpm, "-q", "--whatprovides", name])[0] == 0}
+
+
+def _commands(module: AnsibleModule, missing: list[str]) -> list[list[str]]:
+    seconds = module.params["lock_timeout"]
+    apt = module.get_bin_path("apt-get")
+    if apt:
+        wait = ["-o", f"DPkg::Lock::Timeout={seconds}"]
+        return [
+            [apt, "-q", *wait, "update"],
+            [apt, "-q", "-y", *wait, "-o", "Dpkg::Options::=--force-confold", "--no-install-recommends", "install", *missing],
+        ]
+    return [[module.get_bin_path("dnf", required=True), "-q", "-y", "install", *missing]]
+
+
+def _fail(module: AnsibleModule, missing: list[str], argv: list[str], output: str) -> NoReturn:
+    tail = "\n".join(output.strip().splitlines()[-8:])
+    module.fail_json(
+        msg=f"The packages {', '.join(missing)} could not be installed: `{' '.join(argv)}` failed.\n{tail}\n"
+        "Check the host's package sources and its way to them (proxy, mirror, DNS)."
+    )
+    raise AssertionError  # fail_json does not come back
+
+
+def main() -> None:
+    """Look, install what is missing."""
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "list", "elements": "str", "required": True},
+            "lock_timeout": {"type": "int", "default": 120},
+        },
+        supports_check_mode=True,
+    )
+    names: list[str] = module.params["name"]
+    have = _installed(module, names)
+    missing = [name for name in names if name not in have]
+    result: dict[str, Any] = {
+        "changed": bool(missing),
+        "missing": missing,
+        "diff": {
+            "before_header": "packages",
+            "after_header": "packages",
+            "before": "".join(f"{name}\n" for name in sorted(have)),
+            "after": "".join(f"{name}\n" for name in sorted({*have, *names})),
+        },
+    }
+    if missing and not module.check_mode:
+        module.run_command_environ_update = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+        for argv in _commands(module, missing):
+            code, out, err = module.run_command(argv)
+            if code:
+                _fail(module, missing, argv, f"{out}\n{err}")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

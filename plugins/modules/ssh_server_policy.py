@@ -1,0 +1,380 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: ssh_server_policy
+short_description: Work out an ssh server policy that fits this host's sshd
+version_added: 0.1.0
+description:
+  - Asks the host's sshd for its version and algorithms, and returns the lines of a policy that it understands.
+  - Refuses a policy that cannot work on this host or that would lock out the account which Ansible is connected as.
+  - Changes nothing.
+author: The devnode.gpu authors (@devnode)
+options:
+  port:
+    description: Port to listen on.
+    type: int
+    default: 22
+  listen_addresses:
+    description: Addresses to listen on. All when empty.
+    type: list
+    elements: str
+    default: []
+  host_key_types:
+    description: Host keys to use.
+    type: list
+    elements: str
+    choices: [ed25519, rsa]
+    default: [ed25519]
+  old_clients:
+    description: Allow key exchange without post-quantum algorithms.
+    type: bool
+    default: false
+  permit_root_login:
+    description: Whether root may log in.
+    type: str
+    choices: ["no", prohibit-password, forced-commands-only]
+    default: "no"
+  allow_groups:
+    description: Members of these groups, and operators, may log in; everybody when empty.
+    type: list
+    elements: str
+    default: []
+  home_keys:
+    description: Whether C(~/.ssh/authorized_keys) counts for accounts that are not operators.
+    type: bool
+    default: true
+  operators:
+    description: Names of the operators.
+    type: list
+    elements: str
+    default: []
+  operators_group:
+    description: Their group.
+    type: str
+    default: devnode-operators
+  keys_directory:
+    description: Where their keys lie, one file each.
+    type: path
+    default: /etc/devnode/ssh/keys
+  tcp_forwarding:
+    description: AllowTcpForwarding.
+    type: str
+    choices: ["no", local, "yes"]
+    default: local
+  agent_forwarding:
+    description: AllowAgentForwarding.
+    type: bool
+    default: false
+  exempt_networks:
+    description: Networks whose addresses are never penalised.
+    type: list
+    elements: str
+    default: []
+  max_startups:
+    description: MaxStartups.
+    type: str
+    default: "256:30:512"
+  max_sessions:
+    description: MaxSessions.
+    type: int
+    default: 64
+  max_auth_tries:
+    description: MaxAuthTries.
+    type: int
+    default: 6
+  login_grace_time:
+    description: LoginGraceTime in seconds.
+    type: int
+    default: 30
+  client_alive_interval:
+    description: ClientAliveInterval in seconds.
+    type: int
+    default: 60
+  unused_connection_timeout:
+    description: UnusedConnectionTimeout in seconds.
+    type: int
+    default: 7200
+attributes:
+  check_mode:
+    description: Runs in check mode as ever, since it changes nothing.
+    support: full
+  diff_mode:
+    description: There is nothing to show.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: What this sshd can do
+  devnode.gpu.ssh_server_policy:
+    port: 22
+    operators: [ops]
+  register: policy
+"""
+
+RETURN = r"""
+sections:
+  description: The policy. Each section has C(why) and C(lines).
+  returned: success
+  type: list
+  elements: dict
+socket_files:
+  description: Files for file_set that make ssh.socket listen where the policy says. Empty when sshd runs by itself.
+  returned: success
+  type: list
+  elements: dict
+activate:
+  description: Commands for file_set that put a changed policy in effect.
+  returned: success
+  type: list
+  elements: dict
+version:
+  description: The server's version.
+  returned: success
+  type: str
+"""
+
+import glob
+import grp
+import json
+import os
+import pwd
+import re
+from dataclasses import asdict
+from typing import Any, Optional
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.devnode.gpu.plugins.module_utils import session, ssh_policy
+from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public_key
+from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError
+
+SSHD = "/usr/sbin/sshd"
+
+
+class Host:
+    """The host, asked through programs that change nothing."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+
+    def run(self, *argv: str) -> str:
+        """What a command prints, on whichever channel."""
+        _code, out, err = self.module.run_command(list(argv))
+        return f"{out}\n{err}"
+
+    def lines(self, *argv: str) -> tuple[str, ...]:
+        """The lines a command prints, or none when it fails."""
+        if not self.module.get_bin_path(argv[0]):
+            return ()
+        code, out, _err = self.module.run_command(list(argv))
+        return tuple(out.split()) if code == 0 else ()
+
+    def effective(self) -> dict[str, str]:
+        """The configuration in effect now."""
+        os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
+        code, out, _err = self.module.run_command(
+            [SSHD, "-T", "-C", "user=root,host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22"]
+        )
+        pairs = (line.partition(" ") for line in out.splitlines()) if code == 0 else ()
+        return {keyword.lower(): value for keyword, _space, value in pairs}
+
+    def addresses(self) -> tuple[str, ...]:
+        """This host's own addresses."""
+        code, out, _err = self.module.run_command(["ip", "-json", "address"])
+        try:
+            links = json.loads(out) if code == 0 else []
+        except ValueError:
+            links = []
+        return tuple(info["local"] for link in links for info in link.get("addr_info", []) if "local" in info)
+
+    def socket_unit(self) -> str:
+        """The socket unit that listens for sshd, if one does."""
+        for unit in ("ssh.socket", "sshd.socket"):
+            if self.run("systemctl", "is-active", unit).split()[:1] == ["active"]:
+                return unit
+        return ""
+
+    def service_unit(self) -> str:
+        """ssh.service on Debian's family, sshd.service elsewhere."""
+        known = "/lib/systemd/system/ssh.service", "/usr/lib/systemd/system/ssh.service"
+        return "ssh.service" if any(os.path.exists(path) for path in known) else "sshd.service"
+
+
+def _usable_key(home: str) -> bool:
+    for name in ("authorized_keys", "authorized_keys2"):
+        try:
+            with open(os.path.join(home, ".ssh", name), encoding="utf-8", errors="replace") as handle:
+                lines = handle.read().splitlines()
+        except OSError:
+            continue
+        if any(_is_usable(line) for line in lines):
+            return True
+    return False
+
+
+def _is_usable(line: str) -> bool:
+    # Options may stand in front: the key begins at its type.
+    found = re.search(r"(?:^|\s)((?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+\s+[A-Za-z0-9+/]+={0,2})", line)
+    if line.lstrip().startswith("#") or not found:
+        return False
+    try:
+        public_key(found.group(1))
+    except InvalidError:
+        return False
+    return True
+
+
+def _account(effective: dict[str, str]) -> Optional[ssh_policy.Account]:
+    connected = session.current()
+    if connected is None:
+        return None
+    try:
+        entry = pwd.getpwnam(connected.user)
+    except KeyError:
+        return None
+    groups = [group.gr_name for group in grp.getgrall() if entry.pw_name in group.gr_mem]
+    try:
+        groups.append(grp.getgrgid(entry.pw_gid).gr_name)
+    except KeyError:
+        pass
+    others = ("authorizedkeyscommand", "trustedusercakeys")
+    return ssh_policy.Account(
+        name=entry.pw_name,
+        groups=tuple(sorted(set(groups))),
+        has_usable_key=_usable_key(entry.pw_dir),
+        other_key_sources=any(effective.get(name, "none") != "none" for name in others),
+    )
+
+
+def _host_keys() -> dict[str, str]:
+    found = {}
+    for path in glob.glob("/etc/ssh/ssh_host_*_key"):
+        kind = os.path.basename(path)[len("ssh_host_") : -len("_key")]
+        found[kind] = path
+    return found
+
+
+def gather(host: Host) -> ssh_policy.Facts:
+    """Everything that the policy depends on."""
+    version = ssh_policy.parse_version(host.run(SSHD, "-V"))
+    if version is None:
+        host.module.fail_json(msg=f"{SSHD} does not say its version. Is openssh-server installed?")
+        raise AssertionError  # fail_json does not come back
+    effective = host.effective()
+
+    def offered(query: str, keyword: str) -> tuple[str, ...]:
+        return host.lines("ssh", "-Q", query) or tuple(effective.get(keyword, "").split(","))
+
+    return ssh_policy.Facts(
+        version=version,
+        kex=offered("kex", "kexalgorithms"),
+        ciphers=offered("cipher", "ciphers"),
+        macs=offered("mac", "macs"),
+        # "sig" knows rsa-sha2-*, "key" knows certificates; old clients know no "HostKeyAlgorithms".
+        key_algorithms=host.lines("ssh", "-Q", "HostKeyAlgorithms")
+        or (*host.lines("ssh", "-Q", "key"), *host.lines("ssh", "-Q", "sig"))
+        or tuple(effective.get("hostkeyalgorithms", "").split(",")),
+        host_keys=_host_keys(),
+        addresses=host.addresses(),
+        account=_account(effective),
+    )
+
+
+def _socket_files(unit: str, wishes: ssh_policy.Wishes) -> list[dict[str, Any]]:
+    if not unit:
+        return []
+    listen = [
+        f"[{address}]:{wishes.port}" if ":" in address else f"{address}:{wishes.port}"
+        for address in wishes.listen_addresses
+    ] or [str(wishes.port)]
+    lines = [
+        "# Managed by devnode.gpu (role ssh_server). Under a socket unit, sshd's own Port and ListenAddress do nothing.",
+        "[Socket]",
+        "ListenStream=",
+        *(f"ListenStream={item}" for item in listen),
+        *(["FreeBind=yes"] if wishes.listen_addresses else []),
+    ]
+    # zz-: behind the drop-in that Ubuntu's generator makes.
+    return [{"path": f"/etc/systemd/system/{unit}.d/zz-devnode.conf", "content": "\n".join(lines) + "\n"}]
+
+
+def _activate(socket: str, service: str) -> list[dict[str, Any]]:
+    commands: list[dict[str, Any]] = []
+    if socket:
+        units = [f"/etc/systemd/system/{socket}.d/*"]
+        commands = [
+            {"argv": ["systemctl", "daemon-reload"], "when_changed": units},
+            {"argv": ["systemctl", "restart", socket], "when_changed": units},
+        ]
+    commands.append(
+        {
+            # Under a socket unit the service may not be running: then there is nothing to reload.
+            "argv": ["systemctl", "try-reload-or-restart", service],
+            "when_changed": ["/etc/ssh/sshd_config.d/*"],
+        }
+    )
+    return commands
+
+
+def main() -> None:
+    """Gather, decide, answer."""
+    strings: dict[str, Any] = {"type": "list", "elements": "str", "default": []}
+    module = AnsibleModule(
+        argument_spec={
+            "port": {"type": "int", "default": 22},
+            "listen_addresses": strings,
+            "host_key_types": {
+                "type": "list",
+                "elements": "str",
+                "choices": ["ed25519", "rsa"],
+                "default": ["ed25519"],
+                "no_log": False,
+            },
+            "old_clients": {"type": "bool", "default": False},
+            "permit_root_login": {
+                "type": "str",
+                "choices": ["no", "prohibit-password", "forced-commands-only"],
+                "default": "no",
+            },
+            "allow_groups": strings,
+            "home_keys": {"type": "bool", "default": True, "no_log": False},
+            "operators": strings,
+            "operators_group": {"type": "str", "default": "devnode-operators"},
+            "keys_directory": {"type": "path", "default": "/etc/devnode/ssh/keys", "no_log": False},
+            "tcp_forwarding": {"type": "str", "choices": ["no", "local", "yes"], "default": "local"},
+            "agent_forwarding": {"type": "bool", "default": False},
+            "exempt_networks": strings,
+            "max_startups": {"type": "str", "default": "256:30:512"},
+            "max_sessions": {"type": "int", "default": 64},
+            "max_auth_tries": {"type": "int", "default": 6},
+            "login_grace_time": {"type": "int", "default": 30},
+            "client_alive_interval": {"type": "int", "default": 60},
+            "unused_connection_timeout": {"type": "int", "default": 7200},
+        },
+        supports_check_mode=True,
+    )
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in module.params.items()}
+    wishes = ssh_policy.Wishes(**given)
+    problems = ssh_policy.invalid(wishes)
+    if problems:
+        module.fail_json(msg="\n".join(problems))
+    host = Host(module)
+    facts = gather(host)
+    problems = ssh_policy.refusals(wishes, facts)
+    if problems:
+        module.fail_json(msg="\n".join(problems))
+    socket = host.socket_unit()
+    module.exit_json(
+        changed=False,
+        sections=[asdict(section) for section in ssh_policy.sections(wishes, facts)],
+        socket_files=_socket_files(socket, wishes),
+        activate=_activate(socket, host.service_unit()),
+        version=".".join(str(number) for number in facts.version),
+    )
+
+
+if __name__ == "__main__":
+    main()
