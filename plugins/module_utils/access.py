@@ -89,8 +89,15 @@ def _people(problems: _Problems, variable: str, people: Any, extra: set[str]) ->
     return found
 
 
-def _account(person: dict[str, Any], group: str, **more: Any) -> dict[str, Any]:
-    return {"name": person["name"], "uid": person["uid"], "group": group, **more}
+def _account(person: dict[str, Any], group: str, login_shell: str, home: str, create_home: bool) -> dict[str, Any]:
+    return {
+        "name": person["name"],
+        "uid": person["uid"],
+        "group": group,
+        "shell": login_shell,
+        "home": home,
+        "create_home": create_home,
+    }
 
 
 def _key_file(directory: str, name: str, role: str, lines: list[str]) -> dict[str, Any]:
@@ -99,13 +106,15 @@ def _key_file(directory: str, name: str, role: str, lines: list[str]) -> dict[st
     return {"path": f"{directory}/{name}", "content": content, "mode": "0644"}
 
 
-def operators(people: Any, group: str = "devnode-operators", directory: str = "/etc/devnode/ssh/keys") -> dict[str, Any]:
+def operators(
+    people: Any, group: str = "devnode-operators", directory: str = "/etc/devnode/ssh/keys"
+) -> dict[str, Any]:
     """Accounts and key files of the people who run the host."""
     problems = _Problems()
     accounts, files = [], []
     for where, person in _people(problems, "ssh_server_operators", people, set()):
         keys = _keys(problems, f"{where}.keys", person["keys"])
-        accounts.append(_account(person, group, shell="/bin/bash", home=f"/home/{person['name']}", create_home=True))
+        accounts.append(_account(person, group, "/bin/bash", f"/home/{person['name']}", True))
         files.append(_key_file(directory, str(person["name"]), "ssh_server", [key.line for key in keys]))
     problems.raise_any()
     return {"accounts": accounts, "files": files, "names": [account["name"] for account in accounts]}
@@ -146,9 +155,7 @@ def relays(people: Any, group: str = "devnode-relay", directory: str = "/etc/dev
     for where, person in _people(problems, "bastion_relay_users", people, {"targets"}):
         keys = _keys(problems, f"{where}.keys", person["keys"])
         options = relay_options(_targets(problems, f"{where}.targets", person["targets"]))
-        accounts.append(
-            _account(person, group, shell="/usr/sbin/nologin", home="/nonexistent", create_home=False)
-        )
+        accounts.append(_account(person, group, "/usr/sbin/nologin", "/nonexistent", False))
         files.append(_key_file(directory, str(person["name"]), "bastion", [f"{options} {key.line}" for key in keys]))
     problems.raise_any()
     return {"accounts": accounts, "files": files, "names": [account["name"] for account in accounts]}

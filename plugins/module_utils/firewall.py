@@ -92,6 +92,10 @@ def rate(value: Any) -> Optional[dict[str, str]]:
     return {"limit": f"{found.group(1)}/{found.group(2)} burst {burst} packets", "remember": REMEMBER[found.group(2)]}
 
 
+def _protocol(value: Any) -> str:
+    return validators.choice(value, ("tcp", "udp"))
+
+
 def split(networks: list[str]) -> dict[str, list[str]]:
     """Networks by family, without overlaps: an interval set refuses those."""
     parsed = [ipaddress.ip_network(item) for item in networks]
@@ -137,9 +141,7 @@ def _services(problems: _Problems, values: Any) -> list[dict[str, Any]]:
                 "name": str(name).replace("-", "_"),  # in the names of sets
                 "label": name,
                 "port": problems.take(f"{where}.port", value["port"], validators.port),
-                "protocol": problems.take(
-                    f"{where}.protocol", value.get("protocol", "tcp"), lambda word: validators.choice(word, ("tcp", "udp"))
-                ),
+                "protocol": problems.take(f"{where}.protocol", value.get("protocol", "tcp"), _protocol),
                 "sources": _sources(problems, f"{where}.sources", value["sources"]),
                 "rate": problems.take(f"{where}.rate", value.get("rate", ""), rate),
             }

@@ -8,7 +8,6 @@ sudo and su drop SSH_CONNECTION from the environment, so it is looked for in the
 from __future__ import annotations
 
 import os
-import pwd
 from dataclasses import dataclass
 from typing import Optional
 
@@ -51,23 +50,16 @@ def current(pid: Optional[int] = None, proc: str = "/proc") -> Optional[Session]
 def _from_environment(pid: int, proc: str) -> Optional[Session]:
     try:
         with open(f"{proc}/{pid}/environ", "rb") as handle:
-            pairs = handle.read().split(b"\0")
-        uid = os.stat(f"{proc}/{pid}").st_uid
+            pairs = (pair.partition(b"=") for pair in handle.read().split(b"\0"))
     except OSError:
         return None
-    for pair in pairs:
-        if pair.startswith(b"SSH_CONNECTION="):
-            ends = parse_connection(pair.split(b"=", 1)[1].decode("ascii", "replace"))
-            if ends:
-                return Session(_login(uid), *ends)
-    return None
-
-
-def _login(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+    environment = {name.decode("ascii", "replace"): value.decode("utf-8", "replace") for name, _equals, value in pairs}
+    ends = parse_connection(environment.get("SSH_CONNECTION", ""))
+    if ends is None:
+        return None
+    # sshd sets both. The owner of the process says less: it may have become sudo itself, and be root's.
+    user = environment.get("LOGNAME") or environment.get("USER") or "root"
+    return Session(user, *ends)
 
 
 def _parent(pid: int, proc: str) -> int:

@@ -18,7 +18,7 @@ import os
 import pwd
 import re
 import shlex
-import subprocess  # nosec
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -111,9 +111,9 @@ def parse_effective(text: str) -> dict[str, list[str]]:
 
 
 def differences(
-    asked: list[Setting], effective: dict[str, list[str]], others: list[Setting], who: str
-) -> list[str]:
-    """What is not as asked, in words, with the lines that may be to blame."""
+    asked: list[Setting], effective: dict[str, list[str]], blamable: list[Setting]
+) -> list[tuple[str, str]]:
+    """What is not as asked, as "X is Y" and "asked: Z. Who says so"."""
     found = []
     for keyword in dict.fromkeys(setting.keyword for setting in asked):
         want = [_value(setting.value) for setting in asked if setting.keyword == keyword]
@@ -124,13 +124,22 @@ def differences(
             want = [_with_port(value, asked) for value in want]
         if have is None or sorted(have) == sorted(want):
             continue
-        blame = [setting for setting in others if setting.keyword == keyword]
-        because = "; ".join(f"{setting.where} says {setting.value}" for setting in blame)
+        because = "; ".join(f"{one.where} says {one.value}" for one in blamable if one.keyword == keyword)
         found.append(
-            f"{keyword} is {' '.join(have)!r} for {who}, asked: {' '.join(want)!r}. "
-            f"{because or 'No other file says so: an option on the command line of sshd?'}"
+            (f"{keyword} is {' '.join(have)!r}", f"asked: {' '.join(want)!r}. {because or 'Nothing says why'}.")
         )
     return found
+
+
+def blamable(settings: list[Setting], policy: str) -> list[Setting]:
+    """Settings of other files that can win over the policy's: read earlier, in a Match block, or adding to it."""
+    places = [index for index, setting in enumerate(settings) if setting.path == policy]
+    first = places[0] if places else len(settings)
+    return [
+        setting
+        for index, setting in enumerate(settings)
+        if setting.path != policy and (index < first or setting.match or setting.keyword in CUMULATIVE)
+    ]
 
 
 def _with_port(address: str, asked: list[Setting]) -> str:
@@ -159,22 +168,37 @@ def not_read(policy: str, settings: list[Setting], config: str) -> list[str]:
     ]
 
 
-def command_line_options(root: str = "") -> list[str]:
-    """What the distribution's unit adds to sshd's command line."""
+def command_line(root: str = "") -> tuple[list[str], list[Setting]]:
+    """What the distribution's unit adds to sshd's command line: the words, and the settings among them."""
     for path, name in OPTION_FILES.items():
         try:
             with open(root + path, encoding="utf-8", errors="replace") as handle:
                 lines = handle.read().splitlines()
         except OSError:
             continue
-        for line in lines:
+        for number, line in enumerate(lines, 1):
             key, _equals, value = line.strip().partition("=")
             if key.strip() == name:
-                try:
-                    return [word for part in shlex.split(value) for word in shlex.split(part)]
-                except ValueError:
-                    return []
-    return []
+                words = _words(value)
+                return words, _options(words, path, number)
+    return [], []
+
+
+def _words(value: str) -> list[str]:
+    try:
+        return [word for part in shlex.split(value) for word in shlex.split(part)]
+    except ValueError:
+        return []
+
+
+def _options(words: list[str], path: str, line: int) -> list[Setting]:
+    found = []
+    for index, word in enumerate(words):
+        text = words[index + 1] if word == "-o" and index + 1 < len(words) else word[2:] if word[:2] == "-o" else ""
+        parsed = re.match(r"([A-Za-z0-9]+)[=\s]\s*(.*)$", text)
+        if parsed:
+            found.append(Setting(path, line, canonical(parsed.group(1)), parsed.group(2)))
+    return found
 
 
 def listening_ports(proc: str = "/proc") -> set[int]:
@@ -192,9 +216,7 @@ def listening_ports(proc: str = "/proc") -> set[int]:
 
 def _effective(sshd: str, options: list[str], user: str) -> tuple[dict[str, list[str]], str]:
     spec = f"user={user},host=unknown.invalid,addr=192.0.2.1,laddr=192.0.2.2,lport=22"
-    run = subprocess.run(  # noqa: S603
-        [sshd, "-T", *options, "-C", spec], capture_output=True, text=True, check=False
-    )
+    run = subprocess.run([sshd, "-T", *options, "-C", spec], capture_output=True, text=True, check=False)
     if run.returncode:
         return {}, f"sshd refuses its configuration: {(run.stderr or run.stdout).strip()}"
     return parse_effective(run.stdout), ""
@@ -218,31 +240,35 @@ def _wait_for(ports: set[int], seconds: float) -> set[int]:
 def check(arguments: argparse.Namespace) -> list[str]:
     """Every problem found, in words."""
     os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # sshd -T wants it; under ssh.socket it may not be there yet
-    options = command_line_options()
-    settings = read_settings(SSHD_CONFIG)
-    problems = not_read(arguments.policy, settings, SSHD_CONFIG)
-    mine = [setting for setting in settings if setting.path == arguments.policy]
-    ours = {setting.path for setting in settings if is_ours(setting.path)} | {arguments.policy}
-    others = [setting for setting in settings if setting.path not in ours]
+    options, on_command_line = command_line()
+    in_files = read_settings(SSHD_CONFIG)
+    problems = not_read(arguments.policy, in_files, SSHD_CONFIG)
+    settings = on_command_line + in_files
+    mine = [setting for setting in in_files if setting.path == arguments.policy]
     for_all = [setting for setting in mine if not setting.match]
     for_members = [setting for setting in mine if setting.match]
-    classes = [("nobody", for_all), ("root", for_all)] if for_all else []
+    # Other roles of this collection win on purpose.
+    suspects = [setting for setting in blamable(settings, arguments.policy) if not is_ours(setting.path)]
+    classes = [("nobody", for_all), ("root", for_all)]
     classes += [(user, for_members) for user in arguments.user if _exists(user)]
-    effective: dict[str, list[str]] = {}
+    wrong: dict[tuple[str, str], list[str]] = {}
     for user, asked in classes:
         effective, failure = _effective(arguments.sshd, options, user)
         if failure:
             return [failure]
-        problems += differences(asked, effective, others, user)
-    if not classes:
-        _nothing, failure = _effective(arguments.sshd, options, "nobody")
-        problems += [failure] if failure else []
-    problems += loosened(for_all, others, frozenset(canonical(word) for word in arguments.allow))
+        for difference in differences(asked, effective, suspects):
+            wrong.setdefault(difference, []).append(user)
+    problems += [f"{what} for {_some(users)}, {rest}" for (what, rest), users in wrong.items()]
+    problems += loosened(for_all, suspects, frozenset(canonical(word) for word in arguments.allow))
     if arguments.listening and not problems:
         ports = {int(setting.value) for setting in for_all if setting.keyword == "port"}
         for port in sorted(_wait_for(ports, 5)):
             problems.append(f"nothing listens on port {port}: see journalctl -u ssh -u sshd -u ssh.socket")
-    return list(dict.fromkeys(problems))
+    return problems
+
+
+def _some(users: list[str]) -> str:
+    return ", ".join(users) if len(users) <= 5 else f"{', '.join(users[:5])} and {len(users) - 5} more"
 
 
 def main(argv: Optional[list[str]] = None) -> int:

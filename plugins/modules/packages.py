@@ -69,14 +69,11 @@ def _installed(module: AnsibleModule, names: list[str]) -> set[str]:
 
 
 def _commands(module: AnsibleModule, missing: list[str]) -> list[list[str]]:
-    seconds = module.params["lock_timeout"]
     apt = module.get_bin_path("apt-get")
     if apt:
-        wait = ["-o", f"DPkg::Lock::Timeout={seconds}"]
-        return [
-            [apt, "-q", *wait, "update"],
-            [apt, "-q", "-y", *wait, "-o", "Dpkg::Options::=--force-confold", "--no-install-recommends", "install", *missing],
-        ]
+        base = [apt, "-q", "-y", "-o", f"DPkg::Lock::Timeout={module.params['lock_timeout']}"]
+        keep = ["-o", "Dpkg::Options::=--force-confold", "--no-install-recommends"]
+        return [[*base, "update"], [*base, *keep, "install", *missing]]
     return [[module.get_bin_path("dnf", required=True), "-q", "-y", "install", *missing]]
 
 

@@ -137,6 +137,7 @@ version:
   type: str
 """
 
+import contextlib
 import glob
 import grp
 import json
@@ -236,10 +237,8 @@ def _account(effective: dict[str, str]) -> Optional[ssh_policy.Account]:
     except KeyError:
         return None
     groups = [group.gr_name for group in grp.getgrall() if entry.pw_name in group.gr_mem]
-    try:
+    with contextlib.suppress(KeyError):
         groups.append(grp.getgrgid(entry.pw_gid).gr_name)
-    except KeyError:
-        pass
     others = ("authorizedkeyscommand", "trustedusercakeys")
     return ssh_policy.Account(
         name=entry.pw_name,
@@ -291,7 +290,7 @@ def _socket_files(unit: str, wishes: ssh_policy.Wishes) -> list[dict[str, Any]]:
         for address in wishes.listen_addresses
     ] or [str(wishes.port)]
     lines = [
-        "# Managed by devnode.gpu (role ssh_server). Under a socket unit, sshd's own Port and ListenAddress do nothing.",
+        "# Managed by devnode.gpu (role ssh_server). Under a socket unit, Port and ListenAddress do nothing.",
         "[Socket]",
         "ListenStream=",
         *(f"ListenStream={item}" for item in listen),
@@ -356,7 +355,9 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in module.params.items()}
+    given: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in module.params.items()
+    }
     wishes = ssh_policy.Wishes(**given)
     problems = ssh_policy.invalid(wishes)
     if problems:

@@ -1,0 +1,153 @@
+"""The packet filter's pieces, the rule set they make, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import jinja2
+import pytest
+from ansible_collections.devnode.gpu.plugins.module_utils import firewall
+from hypothesis import given
+from hypothesis import strategies as st
+
+TEMPLATE = Path(__file__).parents[2] / "roles/host_firewall/templates/firewall.nft.j2"
+SSH = {"name": "ssh", "port": 22, "sources": ["192.0.2.0/24", "2001:db8::/32"]}
+NLP = {"name": "nlp", "address": "192.0.2.11", "port": 2222, "sources": ["192.0.2.10"]}
+
+
+def plan(services=(SSH,), egress=(), containers=None, interfaces=("docker0", "br-*"), resolvers=()):
+    return firewall.make_plan(list(services), list(egress), containers or {}, list(interfaces), list(resolvers))
+
+
+def render(made):
+    environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)  # noqa: S701
+    template = environment.from_string(TEMPLATE.read_text())
+    return template.render(
+        plan=asdict(made),
+        address_type={"ip": "ipv4_addr", "ip6": "ipv6_addr"},
+        source={"ip": "ip saddr", "ip6": "ip6 saddr & ffff:ffff:ffff:ffff::"},
+    )
+
+
+def test_families_are_kept_apart_and_overlaps_merged():
+    (service,) = plan([{**SSH, "sources": ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "::1"]}]).services
+    assert service["sources"] == {"ip": ["10.0.0.0/8"], "ip6": ["::1"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "remember"),
+    [
+        ("12/minute burst 20", "12/minute burst 20 packets", "10m"),
+        ("3/second", "3/second burst 5 packets", "1m"),
+        ("100/hour burst 1", "100/hour burst 1 packets", "4h"),
+    ],
+)
+def test_rates(text, limit, remember):
+    assert firewall.rate(text) == {"limit": limit, "remember": remember}
+
+
+def test_egress_is_a_set_of_account_address_and_port():
+    egress = [
+        {"uid": 2001, "name": "ada", "targets": [{"address": "192.0.2.11", "port": 22}, {"address": "::2", "port": 1}]},
+        {"uid": 2002, "targets": []},
+    ]
+    made = plan(egress=egress)
+    assert made.egress_uids == [2001, 2002]
+    assert made.egress == {"ip": ["2001 . 192.0.2.11 . 22"], "ip6": ["2001 . ::2 . 1"]}
+
+
+def test_a_host_without_containers_forwards_nothing():
+    text = render(plan())
+    assert "hook prerouting" not in text
+    forward = text[text.index("chain forward") :]
+    assert "policy drop" in forward
+    assert "accept" not in forward
+
+
+def test_never_a_flush_of_others():
+    text = render(plan(containers={"published": [NLP]}))
+    assert "flush" not in text
+    assert [line for line in text.splitlines() if line.startswith("delete")] == ["delete table inet devnode"]
+
+
+def test_published_ports_are_filtered_before_dnat():
+    text = render(plan(containers={"published": [NLP], "outbound": False}))
+    before = text[text.index("chain before_dnat") : text.index("chain forward")]
+    assert "priority -110" in before
+    assert "ip daddr 192.0.2.11 tcp dport 2222 ip saddr { 192.0.2.10 } counter accept" in before
+    assert before.rstrip().rstrip("}").rstrip().endswith("counter drop")
+    last = text[text.index("chain from_containers") :]
+    assert "\t\taccept" not in last
+
+
+def test_a_limited_service_limits_before_it_accepts():
+    text = render(plan([{**SSH, "name": "ssh-all", "rate": "12/minute"}]))
+    meter = text.index("add @ssh_all_ip_rate { ip saddr limit rate over 12/minute burst 5 packets } counter drop")
+    assert meter < text.index("ip saddr @ssh_all_ip tcp dport 22 counter accept")
+    assert "add @ssh_all_ip6_rate { ip6 saddr & ffff:ffff:ffff:ffff:: limit" in text
+
+
+@pytest.mark.parametrize(
+    ("given_", "words"),
+    [
+        ({"services": [{**SSH, "sources": []}]}, ["host_firewall_services[0].sources", "is empty", "0.0.0.0/0"]),
+        ({"services": [{**SSH, "sources": ["192.0.2.1/24"]}]}, ["sources[0]", "192.0.2.0/24"]),
+        ({"services": [{**SSH, "rate": "often"}]}, ["host_firewall_services[0].rate", '"often"', "burst"]),
+        ({"services": [{**SSH, "rate": "1/second} accept"}]}, ["rate"]),
+        ({"services": [SSH, SSH]}, ["host_firewall_services[1].name", "twice"]),
+        ({"services": [{"name": "ssh"}]}, ["host_firewall_services[0]", "has no port, sources"]),
+        ({"services": [{**SSH, "action": "drop"}]}, ["unknown action"]),
+        ({"services": [{**SSH, "protocol": "icmp"}]}, ["protocol", "tcp, udp"]),
+        ({"egress": [{"uid": 0, "targets": []}]}, ["host_firewall_egress[0].uid"]),
+        ({"egress": [{"uid": 2001, "targets": [{"address": "gpu-01", "port": 22}]}]}, ["targets[0].address", "IP"]),
+        ({"containers": {"published": [{**NLP, "address": "0.0.0.0/0"}]}}, ["published[0].address"]),
+        ({"containers": {"outbond": True}}, ["unknown outbond"]),
+        (
+            {"containers": {"outbound": True}, "interfaces": ['docker0" accept']},
+            ["host_firewall_container_interfaces[0]"],
+        ),
+        ({"resolvers": ["dns.example"]}, ["host_firewall_egress_resolvers[0]"]),
+    ],
+)
+def test_what_is_refused(given_, words):
+    with pytest.raises(firewall.FirewallError) as caught:
+        plan(**given_)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_all_problems_are_told_at_once():
+    with pytest.raises(firewall.FirewallError) as caught:
+        plan([{**SSH, "port": 0, "sources": ["x"]}, {}], egress=[{"uid": "x", "targets": 3}])
+    assert len(str(caught.value).splitlines()) == 5
+
+
+def test_a_run_does_not_lock_itself_out():
+    made = plan()
+    assert firewall.refusals(made, firewall.Present("192.0.2.1", (22,)), []) == []
+    assert firewall.refusals(made, firewall.Present("2001:db8::9", (22, 2222)), []) == []
+    assert firewall.refusals(made, None, []) == []
+    (found,) = firewall.refusals(made, firewall.Present("198.51.100.1", (22,)), [])
+    assert "198.51.100.1" in found
+    (found,) = firewall.refusals(made, firewall.Present("192.0.2.1", (2222,)), [])
+    assert "2222/tcp" in found
+
+
+def test_containers_are_not_cut_off_by_mistake():
+    (found,) = firewall.refusals(plan(), None, ["docker0"])
+    assert "docker0" in found
+    assert firewall.refusals(plan(containers={"outbound": True}), None, ["docker0"]) == []
+
+
+@given(st.text(), st.text(), st.text(), st.text())
+def test_nothing_unquotable_gets_into_the_rules(name, source, rate, interface):
+    try:
+        made = plan(
+            [{**SSH, "name": name, "sources": [source], "rate": rate}],
+            containers={"outbound": True},
+            interfaces=[interface],
+        )
+    except firewall.FirewallError:
+        return
+    assert render(made).count("{") == render(made).count("}")
+    assert render(made).isascii()

@@ -1,0 +1,152 @@
+"""The server policy: what each version understands, what comes first, and who must not be locked out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from ansible_collections.devnode.gpu.plugins.module_utils import ssh_policy
+from ansible_collections.devnode.gpu.plugins.module_utils.ssh_policy import Account, Facts, Wishes
+
+FACTS = Facts(
+    version=(10, 0),
+    kex=(*ssh_policy.KEX_CLASSICAL, "diffie-hellman-group1-sha1", *reversed(ssh_policy.KEX_POST_QUANTUM)),
+    ciphers=("3des-cbc", *ssh_policy.CIPHERS),
+    macs=("hmac-md5", *ssh_policy.MACS),
+    key_algorithms=("ssh-dss", "ssh-rsa", *ssh_policy.USER_KEY_ALGORITHMS),
+    host_keys={"ed25519": "/etc/ssh/ssh_host_ed25519_key", "ecdsa": "/etc/ssh/ssh_host_ecdsa_key"},
+    addresses=("127.0.0.1", "192.0.2.7", "2001:db8::7"),
+    account=Account("automation", ("automation",)),
+)
+
+
+def lines(wishes, facts=FACTS):
+    return [line for section in ssh_policy.sections(wishes, facts) for line in section.lines]
+
+
+def value(keyword, wishes=None, facts=FACTS):
+    found = [line.split(" ", 1)[1] for line in lines(wishes or Wishes(), facts) if line.split()[0] == keyword]
+    return found[0] if found else None
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("OpenSSH_9.2, OpenSSL 3.0.22 25 Aug 2026", (9, 2)),
+        ("OpenSSH_10.0p2 Debian-7+deb13u4, OpenSSL 3.5.7", (10, 0)),
+        ("unknown option -- V\nOpenSSH_8.7p1, OpenSSL 3.0.7\nusage: sshd [-46DdeiqTtV]", (8, 7)),
+        ("Sun SSH", None),
+    ],
+)
+def test_versions(text, version):
+    assert ssh_policy.parse_version(text) == version
+
+
+def test_post_quantum_only_and_the_fast_one_first():
+    assert value("KexAlgorithms").split(",") == list(ssh_policy.KEX_POST_QUANTUM)
+
+
+def test_old_clients_come_last():
+    found = value("KexAlgorithms", Wishes(old_clients=True)).split(",")
+    assert found == [*ssh_policy.KEX_POST_QUANTUM, *ssh_policy.KEX_CLASSICAL]
+
+
+def test_a_server_without_post_quantum_keeps_a_way_in():
+    facts = replace(FACTS, version=(8, 0), kex=("curve25519-sha256", "diffie-hellman-group14-sha1"))
+    assert value("KexAlgorithms", facts=facts) == "curve25519-sha256"
+
+
+def test_only_what_is_offered_and_never_more_than_we_want():
+    for keyword, offered in (("Ciphers", FACTS.ciphers), ("MACs", FACTS.macs)):
+        found = value(keyword).split(",")
+        assert set(found) < set(offered)
+    assert value("HostKeyAlgorithms") == "ssh-ed25519"
+    assert "ssh-rsa" not in value("PubkeyAcceptedAlgorithms").split(",")
+
+
+@pytest.mark.parametrize(
+    ("version", "there", "missing"),
+    [
+        (
+            (8, 0),
+            {"ChallengeResponseAuthentication", "PubkeyAcceptedKeyTypes"},
+            {"RequiredRSASize", "UnusedConnectionTimeout"},
+        ),
+        ((8, 9), {"KbdInteractiveAuthentication", "PubkeyAcceptedAlgorithms"}, {"RequiredRSASize"}),
+        ((9, 2), {"RequiredRSASize", "UnusedConnectionTimeout"}, {"PerSourcePenaltyExemptList"}),
+        ((9, 8), {"PerSourcePenaltyExemptList"}, {"ChallengeResponseAuthentication"}),
+    ],
+)
+def test_keywords_by_version(version, there, missing):
+    wishes = Wishes(exempt_networks=("192.0.2.0/24",))
+    keywords = {line.split()[0] for line in lines(wishes, replace(FACTS, version=version))}
+    assert there <= keywords
+    assert not missing & keywords
+
+
+def test_the_match_block_is_last():
+    found = lines(Wishes(allow_groups=("admins",), exempt_networks=("192.0.2.0/24",)))
+    assert [line for line in found if line.startswith("Match")] == [found[-2]]
+    assert "AllowGroups admins devnode-operators" in found
+
+
+def test_no_line_holds_two():
+    assert not [line for line in lines(Wishes()) if "\n" in line or line != line.rstrip()]
+
+
+def test_a_policy_that_fits_is_not_refused():
+    assert ssh_policy.refusals(Wishes(listen_addresses=("192.0.2.7", "::")), FACTS) == []
+    assert ssh_policy.refusals(Wishes(permit_root_login="prohibit-password"), FACTS) == []
+    assert ssh_policy.refusals(Wishes(home_keys=False), replace(FACTS, account=None)) == []
+
+
+@pytest.mark.parametrize(
+    ("wishes", "account", "words"),
+    [
+        (Wishes(), Account("root"), ["ssh_server_permit_root_login", '"root"', "prohibit-password"]),
+        (Wishes(), Account("ops", ("devnode-operators",)), ["ssh_server_operators", "removed"]),
+        (Wishes(allow_groups=("admins",)), Account("automation", ("adm",)), ["ssh_server_allow_groups", "adm"]),
+        (Wishes(home_keys=False), Account("automation"), ["ssh_server_home_keys", "automation"]),
+        (Wishes(), Account("automation", has_usable_key=False), ["no key in ~/.ssh/authorized_keys"]),
+    ],
+)
+def test_lockouts_are_refused(wishes, account, words):
+    (found,) = ssh_policy.refusals(wishes, replace(FACTS, account=account))
+    assert all(word in found for word in words), found
+
+
+def test_who_stays_in_is_not_refused():
+    operator = Account("ops", ("devnode-operators",), has_usable_key=False)
+    wishes = Wishes(operators=("ops",), home_keys=False, allow_groups=("admins",))
+    assert ssh_policy.refusals(wishes, replace(FACTS, account=operator)) == []
+    certified = Account("automation", has_usable_key=False, other_key_sources=True)
+    assert ssh_policy.refusals(Wishes(home_keys=False), replace(FACTS, account=certified)) == []
+
+
+def test_what_cannot_work_here_is_refused():
+    wishes = Wishes(host_key_types=("ed25519", "rsa"), listen_addresses=("192.0.2.99",))
+    found = ssh_policy.refusals(wishes, replace(FACTS, macs=("hmac-md5",)))
+    assert [word in text for word, text in zip(("rsa", "MAC", "192.0.2.99"), found, strict=True)] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"port": 0}, "ssh_server_port"),
+        ({"listen_addresses": ("192.0.2.1\nPort 23",)}, "ssh_server_listen_addresses[0]"),
+        ({"allow_groups": ("sudo", "a b")}, "ssh_server_allow_groups[1]"),
+        ({"exempt_networks": ("192.0.2.0/24,0.0.0.0/0",)}, "ssh_server_exempt_networks[0]"),
+        ({"max_startups": "300:30:100"}, "ssh_server_max_startups"),
+        ({"max_startups": "10"}, "ssh_server_max_startups"),
+        ({"login_grace_time": 0}, "ssh_server_login_grace_time"),
+        ({"unused_connection_timeout": 1}, "ssh_server_unused_connection_timeout"),
+    ],
+)
+def test_wrong_values_are_named(changes, name):
+    (found,) = ssh_policy.invalid(Wishes(**changes))
+    assert found.startswith(f"{name}: ")
+    assert "\n" not in found
+
+
+def test_the_defaults_are_valid():
+    assert ssh_policy.invalid(Wishes()) == []

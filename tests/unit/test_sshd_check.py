@@ -1,0 +1,123 @@
+"""The checker that roles install: which file and line keeps a policy from being in effect."""
+
+from __future__ import annotations
+
+import stat
+
+import pytest
+from ansible_collections.devnode.gpu.plugins.module_utils import sshd_check
+
+POLICY = "/etc/ssh/sshd_config.d/00-devnode.conf"
+
+
+@pytest.fixture
+def tree(tmp_path):
+    def write(files):
+        for path, text in files.items():
+            place = tmp_path / path.lstrip("/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text)
+        return str(tmp_path)
+
+    return write
+
+
+def test_reads_in_sshds_order(tree):
+    root = tree(
+        {
+            "/etc/ssh/sshd_config": "Port 2022 # old\nInclude sshd_config.d/*.conf\nX11Forwarding=yes\n#Port 1\n",
+            POLICY: "Port 22\nMatch Group ops\n  MaxSessions 3\n",
+            "/etc/ssh/sshd_config.d/50-cloud.conf": 'PasswordAuthentication "yes"\n',
+        }
+    )
+    found = sshd_check.read_settings("/etc/ssh/sshd_config", root=root)
+    assert [(item.path.rsplit("/", 1)[1], item.line, item.keyword, item.value, item.match) for item in found] == [
+        ("sshd_config", 1, "port", "2022", ""),
+        ("00-devnode.conf", 1, "port", "22", ""),
+        ("00-devnode.conf", 3, "maxsessions", "3", "Group ops"),
+        # a Match block ends with its file
+        ("50-cloud.conf", 1, "passwordauthentication", '"yes"', ""),
+        ("sshd_config", 3, "x11forwarding", "yes", ""),
+    ]
+
+
+def test_blames_what_can_win():
+    policy = [sshd_check.Setting(POLICY, 2, "port", "22"), sshd_check.Setting(POLICY, 3, "maxsessions", "64")]
+    before = sshd_check.Setting("/etc/ssh/a", 1, "maxsessions", "1")
+    after = sshd_check.Setting("/etc/ssh/b", 1, "maxsessions", "2")
+    adds = sshd_check.Setting("/etc/ssh/b", 2, "port", "23")
+    match = sshd_check.Setting("/etc/ssh/b", 3, "maxsessions", "3", "User x")
+    assert sshd_check.blamable([before, *policy, after, adds, match], POLICY) == [before, adds, match]
+
+
+def test_differences_in_words():
+    asked = [
+        sshd_check.Setting(POLICY, 1, "port", "22"),
+        sshd_check.Setting(POLICY, 2, "passwordauthentication", "no"),
+        sshd_check.Setting(POLICY, 3, "permitrootlogin", "prohibit-password"),
+        sshd_check.Setting(POLICY, 4, "listenaddress", "::1"),
+    ]
+    effective = sshd_check.parse_effective(
+        "port 22\nport 2022\npasswordauthentication YES\npermitrootlogin without-password\nlistenaddress [::1]:22\n"
+    )
+    blame = [sshd_check.Setting("/etc/ssh/sshd_config", 7, "port", "2022")]
+    found = sshd_check.differences(asked, effective, blame)
+    assert found == [
+        ("port is '22 2022'", "asked: '22'. /etc/ssh/sshd_config:7 says 2022."),
+        ("passwordauthentication is 'yes'", "asked: 'no'. Nothing says why."),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("new", "old"),
+    [
+        ("KbdInteractiveAuthentication", "ChallengeResponseAuthentication"),
+        ("PubkeyAcceptedAlgorithms", "PubkeyAcceptedKeyTypes"),
+    ],
+)
+def test_old_names_are_the_same_thing(new, old):
+    assert sshd_check.canonical(new) == sshd_check.canonical(old)
+
+
+def test_options_of_the_unit_come_with_their_line(tree):
+    root = tree({"/etc/default/ssh": '# Options\nSSHD_OPTS="-4 -o PermitRootLogin=yes -oPort=23"\n'})
+    words, settings = sshd_check.command_line(root)
+    assert words == ["-4", "-o", "PermitRootLogin=yes", "-oPort=23"]
+    assert [(item.where, item.keyword, item.value) for item in settings] == [
+        ("/etc/default/ssh:2", "permitrootlogin", "yes"),
+        ("/etc/default/ssh:2", "port", "23"),
+    ]
+
+
+def test_match_blocks_of_others_are_told_unless_allowed():
+    asked = [sshd_check.Setting(POLICY, 1, "passwordauthentication", "no")]
+    other = [sshd_check.Setting("/etc/ssh/x.conf", 2, "passwordauthentication", "yes", "User backup")]
+    (found,) = sshd_check.loosened(asked, other, frozenset())
+    assert "/etc/ssh/x.conf:2 (inside Match User backup)" in found
+    assert sshd_check.loosened(asked, other, frozenset({"passwordauthentication"})) == []
+
+
+def test_a_policy_that_is_not_included():
+    (found,) = sshd_check.not_read(POLICY, [], "/etc/ssh/sshd_config")
+    assert "Include /etc/ssh/sshd_config.d/*.conf" in found
+
+
+def test_the_whole_program(tmp_path, monkeypatch, capsys):
+    policy, main = tmp_path / "00-devnode.conf", tmp_path / "sshd_config"
+    policy.write_text("PasswordAuthentication no\nMaxSessions 64\n")
+    main.write_text(f"PasswordAuthentication yes\nInclude {policy}\n")
+    sshd = tmp_path / "sshd"
+    sshd.write_text("#!/bin/sh\necho passwordauthentication yes\necho maxsessions 64\n")
+    sshd.chmod(sshd.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(sshd_check, "SSHD_CONFIG", str(main))
+    monkeypatch.setattr(sshd_check, "OPTION_FILES", {})
+    monkeypatch.setattr(sshd_check.os, "makedirs", lambda *_args, **_more: None)
+    assert sshd_check.main([str(policy), "--sshd", str(sshd)]) == 1
+    told = capsys.readouterr().err
+    assert told == (f"passwordauthentication is 'yes' for nobody, root, asked: 'no'. {main}:1 says yes.\n")
+    sshd.write_text("#!/bin/sh\necho passwordauthentication no\necho maxsessions 64\n")
+    main.write_text(f"Include {policy}\nPasswordAuthentication yes\n")
+    assert sshd_check.main([str(policy), "--sshd", str(sshd)]) == 0
+    sshd.write_text("#!/bin/sh\necho line 3: bad >&2; exit 255\n")
+    assert sshd_check.main([str(policy), "--sshd", str(sshd)]) == 1
+    assert "refuses its configuration: line 3: bad" in capsys.readouterr().err
