@@ -103,7 +103,8 @@ def _account(person: dict[str, Any], group: str, login_shell: str, home: str, cr
 def _key_file(directory: str, name: str, role: str, lines: list[str]) -> dict[str, Any]:
     # Readable for all: sshd opens it as the user. Public keys are no secret.
     content = HEADER.format(role=role) + "".join(f"{line}\n" for line in lines)
-    return {"path": f"{directory}/{name}", "content": content, "mode": "0644"}
+    # A rollback must not bring a key back that was taken away.
+    return {"path": f"{directory}/{name}", "content": content, "mode": "0644", "never_restore": True}
 
 
 def operators(

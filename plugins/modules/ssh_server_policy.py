@@ -131,6 +131,10 @@ activate:
   returned: success
   type: list
   elements: dict
+next_port:
+  description: The port that the next connection has to use, when the policy changes it; otherwise 0.
+  returned: success
+  type: int
 version:
   description: The server's version.
   returned: success
@@ -318,6 +322,12 @@ def _activate(socket: str, service: str) -> list[dict[str, Any]]:
     return commands
 
 
+def _next_port(wishes: ssh_policy.Wishes) -> int:
+    # Not simply the policy's port: the controller may come through a gateway that maps another one to it.
+    connected = session.current()
+    return wishes.port if connected and connected.server_port != wishes.port else 0
+
+
 def main() -> None:
     """Gather, decide, answer."""
     strings: dict[str, Any] = {"type": "list", "elements": "str", "default": []}
@@ -373,6 +383,7 @@ def main() -> None:
         sections=[asdict(section) for section in ssh_policy.sections(wishes, facts)],
         socket_files=_socket_files(socket, wishes),
         activate=_activate(socket, host.service_unit()),
+        next_port=_next_port(wishes),
         version=".".join(str(number) for number in facts.version),
     )
 
