@@ -3,35 +3,24 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
+from scenario_hosts import FOLDER, play, ssh
 
-FOLDER = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
-SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 CHECK = "/usr/local/sbin/devnode-sshd-check /etc/ssh/sshd_config.d/00-devnode.conf --user=ops --listening"
 
 
-def ssh(host, *words, user="automation", key="automation", options=()):
-    """One connection of its own, with one key."""
-    name = host.backend.get_hostname()
-    base = ["ssh", "-F", FOLDER / "ssh_config", "-S", "none", "-l", user, "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"]
-    identity = ["-o", "IdentitiesOnly=yes", "-o", f"IdentityFile={FOLDER / key}"] if key else []
-    # The first value counts, so that these come before the file's.
-    more = [word for option in options for word in ("-o", option)]
-    return subprocess.run([*base[:1], *more, *identity, *base[1:], name, *words], capture_output=True, text=True, timeout=30)
+@pytest.fixture
+def name(host):
+    """The host's name, for connections of our own."""
+    return host.backend.get_hostname()
 
 
-def apply(host, *more):
-    """The scenario's play on one host, with other variables."""
-    return subprocess.run(
-        ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "--limit", host.backend.get_hostname(),
-         *more, SCENARIO / "converge.yml"],
-        capture_output=True, text=True, env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"},
-    )  # fmt: skip
+def apply(name, *arguments):
+    """The scenario's play on one host."""
+    return play("--limit", name, *arguments)
 
 
 def effective(host):
@@ -48,47 +37,47 @@ def test_what_cloud_init_left_does_not_count(host):
     assert found["authorizedkeysfile"] == "/etc/devnode/ssh/keys/ops"
 
 
-def test_a_password_attempt_is_refused(host):
+def test_a_password_attempt_is_refused(host, name):
     host.check_output("echo automation:secret | chpasswd")
-    tried = ssh(host, "true", key=None, options=["PubkeyAuthentication=no", "PreferredAuthentications=password,keyboard-interactive"])
+    tried = ssh(name, "true", key="", options=("PreferredAuthentications=password,keyboard-interactive",))
     host.check_output("usermod -p '*' automation")
     assert tried.returncode == 255
     assert "Permission denied (publickey)" in tried.stderr
 
 
-def test_the_automation_still_gets_in(host):
-    assert ssh(host, "sudo", "-n", "id", "-u").stdout == "0\n"
+def test_the_automation_still_gets_in(host, name):
+    assert ssh(name, "sudo", "-n", "id", "-u").stdout == "0\n"
 
 
-def test_an_operator_gets_in_and_has_sudo(host):
-    done = ssh(host, "sudo -n id -u; id -un; groups", user="ops", key="ops")
+def test_an_operator_gets_in_and_has_sudo(host, name):
+    done = ssh(name, "sudo -n id -u; id -un; groups", user="ops", key="ops")
     assert done.stdout.split() == ["0", "ops", "devnode-operators"], done.stderr
 
 
-def test_only_the_keys_that_were_given_count_for_an_operator(host):
+def test_only_the_keys_that_were_given_count_for_an_operator(host, name):
     public = (FOLDER / "other.pub").read_text().strip()
     host.check_output(f"install -d -o ops -m 700 /home/ops/.ssh && echo '{public}' > /home/ops/.ssh/authorized_keys")
     host.check_output("chown ops /home/ops/.ssh/authorized_keys")
-    tried = ssh(host, "true", user="ops", key="other")
+    tried = ssh(name, "true", user="ops", key="other")
     assert tried.returncode == 255
     assert "Permission denied" in tried.stderr
     keys = host.file("/etc/devnode/ssh/keys/ops")
     assert (keys.user, keys.mode) == ("root", 0o644)
 
 
-def test_root_does_not_get_in(host):
+def test_root_does_not_get_in(host, name):
     public = (FOLDER / "other.pub").read_text().strip()
     host.check_output(f"install -d -m 700 /root/.ssh && echo '{public}' > /root/.ssh/authorized_keys")
-    assert ssh(host, "true", user="root", key="other").returncode == 255
+    assert ssh(name, "true", user="root", key="other").returncode == 255
     host.check_output("rm -r /root/.ssh")
 
 
-def test_post_quantum_and_nothing_old(host):
-    seen = ssh(host, "true", options=["LogLevel=DEBUG1"]).stderr
+def test_post_quantum_and_nothing_old(host, name):
+    seen = ssh(name, "true", options=("LogLevel=DEBUG1",)).stderr
     assert re.search(r"kex: algorithm: (mlkem768|sntrup761)x25519-", seen), seen
     for option in ("KexAlgorithms=curve25519-sha256", "MACs=hmac-sha2-256", "HostKeyAlgorithms=ecdsa-sha2-nistp256"):
-        more = ["Ciphers=aes256-ctr"] if option.startswith("MACs") else []
-        tried = ssh(host, "true", options=[option, *more])
+        more = ("Ciphers=aes256-ctr",) if option.startswith("MACs") else ()
+        tried = ssh(name, "true", options=(option, *more))
         assert tried.returncode == 255, option
         assert "no matching" in tried.stderr, tried.stderr
 
@@ -111,17 +100,19 @@ def test_penalties_spare_the_exempt_networks(host):
         ('{"ssh_server_max_startups": "10 20"}', ["ssh_server_max_startups", "256:30:512"]),
     ],
 )
-def test_a_policy_that_locks_out_or_cannot_work_is_refused(host, variables, words):
+def test_a_policy_that_locks_out_or_cannot_work_is_refused(host, name, variables, words):
     before = host.check_output("cd /etc && find ssh devnode sudoers.d passwd -type f | sort | xargs md5sum")
-    done = apply(host, "-e", variables)
+    done = apply(name, "-e", variables)
     assert done.returncode == 2, done.stdout
     assert all(word in done.stdout + done.stderr for word in words), done.stdout
     assert host.check_output("cd /etc && find ssh devnode sudoers.d passwd -type f | sort | xargs md5sum") == before
 
 
-def test_a_hole_in_another_file_is_named_and_nothing_is_changed(host):
-    host.check_output("printf 'Match Address 10.0.0.0/8\\n  PasswordAuthentication yes\\n' > /etc/ssh/sshd_config.d/60-hole.conf")
-    done = apply(host, "-e", '{"ssh_server_max_sessions": 65}')
+def test_a_hole_in_another_file_is_named_and_nothing_is_changed(host, name):
+    host.check_output(
+        "printf 'Match Address 10.0.0.0/8\\n  PasswordAuthentication yes\\n' > /etc/ssh/sshd_config.d/60-hole.conf"
+    )
+    done = apply(name, "-e", '{"ssh_server_max_sessions": 65}')
     host.check_output("rm /etc/ssh/sshd_config.d/60-hole.conf")
     assert done.returncode == 2, done.stdout
     assert "/etc/ssh/sshd_config.d/60-hole.conf:2" in done.stdout + done.stderr
@@ -129,33 +120,44 @@ def test_a_hole_in_another_file_is_named_and_nothing_is_changed(host):
 
 
 @pytest.mark.parametrize("unit", ["ssh.service", "ssh.socket"])
-def test_another_port(host, unit):
+def test_another_port(host, name, unit):
     """The guard comes back on the new port; the next run starts there and goes back."""
     if unit == "ssh.socket":
         # A moment without a listener; the test's own connection stays.
         host.check_output("systemctl disable -q --now ssh.service; systemctl enable -q --now ssh.socket")
-    there = apply(host, "-e", "ssh_server_port=2222")
+    there = apply(name, "-e", "ssh_server_port=2222")
     assert there.returncode == 0, there.stdout + there.stderr
     listening = host.check_output("ss -Hltn").split()
-    back = apply(host, "-e", "ssh_server_port=22 ansible_port=2222")
+    back = apply(name, "-e", "ssh_server_port=22 ansible_port=2222")
     assert back.returncode == 0, back.stdout + back.stderr
     assert any(word.endswith(":2222") for word in listening)
     assert not any(word.endswith(":22") for word in listening)
-    assert ssh(host, "true").returncode == 0
+    assert ssh(name, "true").returncode == 0
 
 
-def test_an_operator_who_leaves(host):
+def test_an_operator_who_leaves(host, name):
     """Runs last: account, key and the open session go."""
-    name = host.backend.get_hostname()
+    argv = [
+        "ssh",
+        "-F",
+        FOLDER / "ssh_config",
+        "-S",
+        "none",
+        "-o",
+        "IdentitiesOnly=yes",
+        "-i",
+        FOLDER / "ops",
+        "-l",
+        "ops",
+    ]
     session = subprocess.Popen(
-        ["ssh", "-F", FOLDER / "ssh_config", "-S", "none", "-o", "IdentitiesOnly=yes", "-i", FOLDER / "ops", "-l", "ops", name,
-         "echo in; sleep 300"], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+        [*argv, name, "echo in; sleep 300"], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+    )
     assert session.stdout.readline() == "in\n"
-    done = apply(host, "-e", '{"ssh_server_operators": []}')
+    done = apply(name, "-e", '{"ssh_server_operators": []}')
     assert done.returncode == 0, done.stdout + done.stderr
     assert session.wait(timeout=10) != 0
     assert not host.user("ops").exists
     assert not host.file("/etc/devnode/ssh/keys/ops").exists
     assert host.file("/home/ops").exists
-    assert ssh(host, "true", user="ops", key="ops").returncode == 255
+    assert ssh(name, "true", user="ops", key="ops").returncode == 255

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""For tests of a Molecule scenario that look from one host at another, or run its play again with other variables."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+FOLDER = Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", "."))
+SCENARIO = Path(os.environ.get("MOLECULE_SCENARIO_DIRECTORY", "."))
+
+Done = subprocess.CompletedProcess[str]
+
+
+def ssh(
+    host: str, *command: str, user: str = "automation", key: str = "automation", options: tuple[str, ...] = ()
+) -> Done:
+    """A new connection to a host from this machine, with exactly one key (or none)."""
+    fixed = ("BatchMode=yes", "ConnectTimeout=10", "IdentitiesOnly=yes", "ControlPath=none")
+    identity = (f"IdentityFile={FOLDER / key}",) if key else ("PubkeyAuthentication=no",)
+    # The first value of an option counts, so these come before the configuration file's.
+    words = [word for option in (*options, *fixed, *identity) for word in ("-o", option)]
+    argv = ["ssh", *words, "-F", str(FOLDER / "ssh_config"), "-l", user, host, *command]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, stdin=subprocess.DEVNULL)
+
+
+def root(host: str, script: str) -> str:
+    """What a shell script prints as root on a host; it must succeed."""
+    argv = ["ssh", "-F", str(FOLDER / "ssh_config"), host, "sudo", "sh", "-eu"]
+    done = subprocess.run(argv, input=script, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, f"on {host}: {script}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def play(*arguments: str) -> Done:
+    """The scenario's play, with more arguments."""
+    argv = ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], *arguments, str(SCENARIO / "converge.yml")]
+    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
+    return subprocess.run(argv, capture_output=True, text=True, check=False, env=environment, timeout=300)
+
+
+def address(host: str) -> str:
+    """A host's address in the scenario's network."""
+    return root(host, "ip -4 -o address show dev eth0 | head -1").split()[3].split("/")[0]
+
+
+def connect(host: str, target: str, port: int, source: str = "", user: str = "root", times: int = 1) -> str:
+    """What becomes of TCP connections from a host, a word each: open, refused (at once), dropped (no answer)."""
+    bind = f"({source!r}, 0)" if source else "None"
+    program = f"""
+import socket
+for _ in range({times}):
+    try:
+        socket.create_connection(({target!r}, {port}), timeout=1.5, source_address={bind}).close()
+        print("open")
+    except TimeoutError:
+        print("dropped")
+    except OSError as error:
+        print("refused")
+"""
+    return root(host, f"runuser -u {user} -- python3 - <<'END'\n{program}\nEND\n").strip().replace("\n", " ")
