@@ -118,7 +118,11 @@ def operators(
         accounts.append(_account(person, group, "/bin/bash", f"/home/{person['name']}", True))
         files.append(_key_file(directory, str(person["name"]), "ssh_server", [key.line for key in keys]))
     problems.raise_any()
-    return {"accounts": accounts, "files": files, "names": [account["name"] for account in accounts]}
+    return {"accounts": accounts, "files": files, "names": _names(accounts)}
+
+
+def _names(accounts: list[dict[str, Any]]) -> list[str]:
+    return [account["name"] for account in accounts]
 
 
 def permit_open(host: str, port: int) -> str:
@@ -159,4 +163,5 @@ def relays(people: Any, group: str = "devnode-relay", directory: str = "/etc/dev
         accounts.append(_account(person, group, "/usr/sbin/nologin", "/nonexistent", False))
         files.append(_key_file(directory, str(person["name"]), "bastion", [f"{options} {key.line}" for key in keys]))
     problems.raise_any()
-    return {"accounts": accounts, "files": files, "names": [account["name"] for account in accounts]}
+    arguments = [f"--user={name}" for name in _names(accounts)[:1]]
+    return {"accounts": accounts, "files": files, "names": _names(accounts), "check_arguments": arguments}

@@ -128,6 +128,7 @@ class Wishes:
     login_grace_time: int = 30
     client_alive_interval: int = 60
     unused_connection_timeout: int = 7200
+    allowed_overrides: tuple[str, ...] = ()
 
 
 @dataclass
@@ -263,6 +264,20 @@ def _startups(value: Any) -> str:
     return str(value)
 
 
+def _sshd_keyword(value: Any) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]{1,63}", str(value)):
+        raise InvalidError("is not a keyword of sshd_config", "one word of letters and digits")
+    return str(value)
+
+
+def check_arguments(wishes: Wishes) -> list[str]:
+    """What sshd_check needs besides the policy's file."""
+    return [
+        *(f"--user={name}" for name in wishes.operators),
+        *(f"--allow={keyword}" for keyword in wishes.allowed_overrides),
+    ]
+
+
 def _between(low: int, high: int) -> Callable[[Any], int]:
     return lambda value: validators.integer(value, low, high)
 
@@ -281,6 +296,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "login_grace_time": _between(5, 3600),
     "client_alive_interval": _between(0, 86400),
     "unused_connection_timeout": _between(60, 604800),
+    "allowed_overrides": _sshd_keyword,
 }
 
 

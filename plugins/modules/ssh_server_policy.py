@@ -98,6 +98,11 @@ options:
     description: UnusedConnectionTimeout in seconds.
     type: int
     default: 7200
+  allowed_overrides:
+    description: Keywords that Match blocks of other files may set.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     description: Runs in check mode as ever, since it changes nothing.
@@ -131,6 +136,11 @@ activate:
   returned: success
   type: list
   elements: dict
+check_arguments:
+  description: Arguments for the checker that the role installs, besides the policy's file.
+  returned: success
+  type: list
+  elements: str
 next_port:
   description: The port that the next connection has to use, when the policy changes it; otherwise 0.
   returned: success
@@ -305,21 +315,17 @@ def _socket_files(unit: str, wishes: ssh_policy.Wishes) -> list[dict[str, Any]]:
 
 
 def _activate(socket: str, service: str) -> list[dict[str, Any]]:
-    commands: list[dict[str, Any]] = []
-    if socket:
-        units = [f"/etc/systemd/system/{socket}.d/*"]
-        commands = [
-            {"argv": ["systemctl", "daemon-reload"], "when_changed": units},
-            {"argv": ["systemctl", "restart", socket], "when_changed": units},
-        ]
-    commands.append(
-        {
-            # Under a socket unit the service may not be running: then there is nothing to reload.
-            "argv": ["systemctl", "try-reload-or-restart", service],
-            "when_changed": ["/etc/ssh/sshd_config.d/*"],
-        }
-    )
-    return commands
+    config = ["/etc/ssh/sshd_config.d/*"]
+    if not socket:
+        return [{"argv": ["systemctl", "try-reload-or-restart", service], "when_changed": config}]
+    # systemd does not start a socket while its service runs, so the service stops first. Sessions stay: the unit kills
+    # only the listener (KillMode=process). The next connection starts it again, with the new configuration.
+    units = [f"/etc/systemd/system/{socket}.d/*"]
+    return [
+        {"argv": ["systemctl", "daemon-reload"], "when_changed": units},
+        {"argv": ["systemctl", "stop", service], "when_changed": units + config},
+        {"argv": ["systemctl", "restart", socket], "when_changed": units + config},
+    ]
 
 
 def _next_port(wishes: ssh_policy.Wishes) -> int:
@@ -362,6 +368,7 @@ def main() -> None:
             "login_grace_time": {"type": "int", "default": 30},
             "client_alive_interval": {"type": "int", "default": 60},
             "unused_connection_timeout": {"type": "int", "default": 7200},
+            "allowed_overrides": strings,
         },
         supports_check_mode=True,
     )
@@ -383,6 +390,7 @@ def main() -> None:
         sections=[asdict(section) for section in ssh_policy.sections(wishes, facts)],
         socket_files=_socket_files(socket, wishes),
         activate=_activate(socket, host.service_unit()),
+        check_arguments=ssh_policy.check_arguments(wishes),
         next_port=_next_port(wishes),
         version=".".join(str(number) for number in facts.version),
     )

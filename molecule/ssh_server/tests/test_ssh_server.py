@@ -34,7 +34,7 @@ def test_what_cloud_init_left_does_not_count(host):
     found = effective(host)
     assert found["passwordauthentication"] == "no"
     assert found["permitrootlogin"] == "no"
-    assert found["authorizedkeysfile"] == "/etc/devnode/ssh/keys/ops"
+    assert found["authorizedkeysfile"] == "/etc/devnode/ssh/keys/%u"
 
 
 def test_a_password_attempt_is_refused(host, name):
