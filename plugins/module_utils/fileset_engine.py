@@ -728,7 +728,9 @@ def recover(name: str, reason: str, base: str = BASE, at_boot: bool = False) -> 
 
 def boot(base: str = BASE) -> int:
     for name in guard_names(base):
-        if not os.path.exists(_marker(name)):
+        # A finished one needs nothing, so no lock either: a run may hold it while it starts this service.
+        unfinished = (guard_state(name, base) or {}).get("phase") in ARMED_PHASES
+        if unfinished and not os.path.exists(_marker(name)):
             with locked(base):
                 recover(name, "the host restarted before the change was confirmed", base, at_boot=True)
     return 0
