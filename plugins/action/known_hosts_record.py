@@ -38,7 +38,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "entries": {"type": "dict", "required": True},
                 "scope": {"type": "str", "default": f"workspaces@{variables.get('inventory_hostname', '')}"},
                 "path": {"type": "path"},
-                "replace": {"type": "bool", "default": False},
+                "replace": {"type": "list", "elements": "str", "default": []},
                 "prune": {"type": "bool", "default": True},
             }
         )
@@ -139,5 +139,5 @@ def _changed_report(path: Path, error: known_hosts.ChangedKeyError) -> str:
     return (
         f"Host keys differ from the record {path}, which was left as it is:\n{lines}\n"
         "Somebody may stand in between, or the machine was made anew. If you know that it was, compare the new "
-        "fingerprint there and record it on purpose (replace: true, or take the old line out of the record)."
+        "fingerprint there and record it on purpose (name it in replace, or take the old line out of the record)."
     )

@@ -7,7 +7,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.devnode.gpu.plugins.module_utils import (
     client_view,
@@ -16,12 +15,9 @@ from ansible_collections.devnode.gpu.plugins.module_utils import (
     topology_plan,
     topology_view,
 )
-from ansible_collections.devnode.gpu.plugins.module_utils.topology_parse import HOST_KEYS
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_read import Problem, TopologyError
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import Topology
-
-BASTIONS, NODES, CLIENTS = "devnode_bastions", "devnode_nodes", "devnode_clients"
-LISTS = ("users", "workspaces", "projects", "allowed_networks", "controllers", "bastion_rate")
+from ansible_collections.devnode.gpu.plugins.plugin_utils.inventory import BASTIONS, CLIENTS, NODES, Inventory
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -65,7 +61,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _views(self, loaded: Topology, host_keys: str, inventory: Inventory, kind: str) -> dict[str, Any]:
         if host_keys != "none":
             _require_host_keys(loaded, inventory.known_hosts)
-        people = inventory.client_people(loaded) if kind == "client" else []
+        people = inventory.client_people([person.name for person in loaded.people]) if kind == "client" else []
         views, left_out = topology_view.views(loaded, people)
         if host_keys != "none":
             errors = client_view.parse_views(views, "client views")[1]
@@ -79,70 +75,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "a run of the node's play has recorded it.",
             ]
         return found
-
-
-class Inventory:
-    """The few variables of the inventory that matter here, templated one by one and only when they are needed."""
-
-    def __init__(self, task_vars: dict[str, Any]) -> None:
-        self.name = str(task_vars["inventory_hostname"])
-        self.groups: dict[str, list[str]] = task_vars["groups"]
-        self.hostvars = task_vars["hostvars"]
-        # On a host outside our groups (localhost), the fleet's variables are those of its first bastion or node.
-        ours = [*self.group(BASTIONS), *self.group(NODES), *self.group(CLIENTS)]
-        self.reference = self.name if self.name in ours or not ours else ours[0]
-        self.known_hosts = self._known_hosts()
-
-    def group(self, name: str) -> list[str]:
-        """The hosts of a group."""
-        return [str(host) for host in self.groups.get(name, [])]
-
-    def get(self, host: str, name: str) -> Any:
-        """One variable of a host, or None."""
-        variables = self.hostvars[host]
-        if name not in variables:
-            return None
-        try:
-            return variables[name]
-        except AnsibleError as error:
-            why = " ".join(str(error).split())
-            raise TopologyError([Problem(f"{name} (host {host})", "", f"cannot be evaluated: {why}")]) from error
-
-    def source(self, kind: str) -> topology.Source:
-        """What the topology is made from. A node's plan needs no other node's variables."""
-        read = {name for name in self.group(NODES) if kind != "node" or name == self.name}
-        return topology.Source(
-            bastions={name: self._host(name) for name in self.group(BASTIONS)},
-            nodes={name: self._host(name) if name in read else None for name in self.group(NODES)},
-            groups={name: tuple(map(str, hosts)) for name, hosts in self.groups.items() if name not in ("all",)},
-            known_hosts=self.known_hosts.read_text(encoding="utf-8") if self.known_hosts.is_file() else "",
-            **{name: self.get(self.reference, f"devnode_{name}") for name in LISTS},
-        )
-
-    def client_people(self, loaded: Topology) -> list[str]:
-        """Who works on this client machine: devnode_client_people, everybody when it is not given."""
-        people = self.get(self.name, "devnode_client_people")
-        names = [person.name for person in loaded.people]
-        if people is None:
-            return names
-        unknown = [name for name in people if name not in names]
-        if unknown:
-            problem = Problem(
-                f"devnode_client_people (host {self.name})",
-                f'"{unknown[0]}"',
-                "is not in devnode_users",
-                ", ".join(names),
-            )
-            raise TopologyError([problem])
-        return list(people)
-
-    def _host(self, name: str) -> dict[str, Any]:
-        return {key: self.get(name, key) for key in HOST_KEYS}
-
-    def _known_hosts(self) -> Path:
-        given = self.get(self.reference, "devnode_known_hosts")
-        folder = self.get(self.reference, "inventory_dir") or "."
-        return Path(str(folder)) / Path(str(given or "known_hosts")).expanduser()
 
 
 def _report(problems: list[Problem]) -> str:

@@ -8,7 +8,7 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
-from typing import Any, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import PublicKey, public_key
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError
@@ -24,6 +24,7 @@ class Verdict:
     status: recorded  the record has these keys already
             expected  the keys match fingerprints that were given
             open      somebody has to compare the fingerprints
+            silent    it does not answer, but its keys are on record
             wrong     do not record: reason says why
     """
 
@@ -44,18 +45,24 @@ def fingerprint(value: Any) -> str:
     return text
 
 
-def read_scan(output: str) -> List[PublicKey]:
-    """The keys in what ssh-keyscan printed, best type first."""
-    keys: List[PublicKey] = []
+def read_scan(output: str) -> Dict[str, List[PublicKey]]:
+    """The keys in what ssh-keyscan printed, by address, best type first."""
+    found: Dict[str, List[PublicKey]] = {}
     for line in output.split("\n"):
         words = line.split()
         if len(words) < 3 or words[0].startswith("#"):
             continue
         try:
-            keys.append(public_key(f"{words[1]} {words[2]}"))
+            key = public_key(f"{words[1]} {words[2]}")
         except InvalidError:
             continue  # a short RSA key, or a type that nobody should use
-    return sorted(set(keys), key=lambda key: (PREFERRED.index(key.type) if key.type in PREFERRED else 9, key.base64))
+        address = words[0].rsplit("]", 1)[0].lstrip("[")  # [10.0.0.1]:2222
+        found.setdefault(address, []).append(key)
+    return {address: sorted(set(keys), key=_order) for address, keys in found.items()}
+
+
+def _order(key: PublicKey) -> Tuple[int, str]:
+    return (PREFERRED.index(key.type) if key.type in PREFERRED else len(PREFERRED), key.base64)
 
 
 def compare(
@@ -63,7 +70,8 @@ def compare(
 ) -> Verdict:
     """Judge the offered keys. `expected`: fingerprints that somebody vouches for; `recorded`: keys on record."""
     if not offered:
-        return Verdict("wrong", reason="it offers no usable host key (not reachable, or no sshd there)")
+        reason = "it offers no usable host key (not reachable, or no sshd there)"
+        return Verdict("silent" if recorded else "wrong", reason=reason)
     shown = ", ".join(key.fingerprint for key in offered)
     matching = tuple(key for key in offered if key.fingerprint in expected)
     if expected and not matching:
@@ -73,8 +81,7 @@ def compare(
         was = ", ".join(key.fingerprint for key in recorded)
         return Verdict(
             "wrong",
-            reason=f"it offers {shown}, but {was} is on record. If it was made anew, say so: "
-            '-e \'{"devnode_enroll_replace": ["<name>"]}\'',
+            reason=f"it offers {shown}, but {was} is on record. If it was made anew, name it in devnode_enroll_replace",
         )
     if known and (not expected or set(matching) <= set(recorded)):
         return Verdict("recorded", tuple(recorded))

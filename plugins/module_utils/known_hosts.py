@@ -9,7 +9,7 @@ A line that this collection wrote carries its scope behind the key, where ssh ex
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Dict, List, Mapping, Sequence, Tuple
+from typing import Collection, Dict, List, Mapping, Sequence, Tuple
 
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import PublicKey, public_key
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError
@@ -79,18 +79,23 @@ def parse(text: str) -> Record:
 
 
 def merge(
-    record: Record, scope: str, entries: Mapping[str, Sequence[PublicKey]], replace: bool = False, prune: bool = True
+    record: Record,
+    scope: str,
+    entries: Mapping[str, Sequence[PublicKey]],
+    replace: Collection[str] = (),
+    prune: bool = True,
 ) -> Record:
     """The record with these keys in the scope.
 
-    Raises ChangedKeyError where a name is on record with other keys, unless `replace`. With `prune`, names of the
-    scope that are not in `entries` any more are removed.
+    Raises ChangedKeyError where a name is on record with other keys and not in `replace`, or on record in a foreign
+    line. With `prune`, names of the scope that are not in `entries` any more are removed.
     """
     entries = {alias: [_bare(key) for key in keys] for alias, keys in entries.items()}
     changed = [found for alias in sorted(entries) for found in _changed(alias, record, entries[alias])]
     foreign_names = {alias for alias in entries if alias in record.keys} - {line.alias for line in record.ours}
-    if changed and (not replace or foreign_names & {alias for alias, _old, _new in changed}):
-        raise ChangedKeyError(changed)
+    refused = [found for found in changed if found[0] not in replace or found[0] in foreign_names]
+    if refused:
+        raise ChangedKeyError(refused)
     kept = [line for line in record.ours if line.alias not in entries and (line.scope != scope or not prune)]
     new_lines = [Line(alias, key, scope) for alias in entries if alias not in foreign_names for key in entries[alias]]
     return parse(Record(foreign=record.foreign, ours=[*kept, *new_lines]).text())

@@ -6,41 +6,33 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_keys_offered
-short_description: Read the host keys of a machine for a comparison
+short_description: Read the host keys of the fleet's machines for a comparison
 version_added: 0.1.0
 author:
   - The devnode.gpu authors
 description:
-  - Runs C(ssh-keyscan) where the task runs, on the controller, or on the bastion that it is delegated to,
-    and compares what a machine offers with the fingerprints that are expected and with the record.
+  - Runs C(ssh-keyscan) where the task runs, and compares what the machines offer with the fingerprints that are
+    expected and with the record (C(devnode_known_hosts)).
   - Nothing is recorded here. What a network answers proves nothing by itself; see C(playbooks/enroll.yml).
-  - Fails when the keys match neither the expected fingerprints nor the record.
 options:
-  name:
-    description: The name that the keys are recorded by (the inventory name).
+  of:
+    description:
+      - V(direct) asks the bastions and client machines, and is meant to run on the controller.
+      - V(nodes) asks the nodes behind the current host, which is a bastion.
     type: str
     required: true
-  address:
-    description: Where the machine answers.
-    type: str
-    required: true
-  port:
-    description: The port of its sshd.
-    type: int
-    default: 22
+    choices: [direct, nodes]
   expected:
-    description: Fingerprints (V(SHA256:…)) that somebody vouches for, such as those on a cloud's console.
+    description:
+      - Fingerprints (V(SHA256:…)) that somebody vouches for, such as those on a cloud's console, as one or a list for
+        each inventory name.
+    type: dict
+    default: {}
+  replace:
+    description: Machines that may offer other keys than those on record, because they were made anew.
     type: list
     elements: str
     default: []
-  record:
-    description: The record of host keys on the controller; it need not exist.
-    type: path
-    required: true
-  replace:
-    description: Whether a machine on record may offer other keys, because it was made anew.
-    type: bool
-    default: false
   timeout:
     description: Seconds to wait for an answer.
     type: int
@@ -57,32 +49,50 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Read the host keys of a node from its bastion
-  devnode.gpu.host_keys_offered:
-    name: gpu-01
-    address: 10.20.0.11
-    record: "{{ inventory_dir }}/known_hosts"
-    expected: ["SHA256:uNiVztksCsDhcc0u9e8BrbJR4P2Wc8wM3UdyH8t8bFk"]
-  delegate_to: bastion
+- name: Read the host keys of the nodes from their bastions
+  hosts: devnode_bastions
+  gather_facts: false
+  tasks:
+    - name: Read them
+      devnode.gpu.host_keys_offered:
+        of: nodes
+        expected:
+          gpu-01: ["SHA256:uNiVztksCsDhcc0u9e8BrbJR4P2Wc8wM3UdyH8t8bFk"]
+      register: offered
 """
 
 RETURN = r"""
-status:
-  description:
-    - V(recorded) when the record has the keys, V(expected) when they match the expected fingerprints, V(open) when
-      somebody has to compare them.
+recorded:
+  description: Machines whose offered keys are on record.
+  returned: success
+  type: list
+  elements: str
+  sample: [bastion]
+expected:
+  description: Machines that match their expected fingerprints, with the keys that may be recorded.
+  returned: success
+  type: dict
+  sample: {gpu-01: ["ssh-ed25519 AAAA…"]}
+open:
+  description: Machines whose fingerprints somebody has to compare, with the keys that may then be recorded.
+  returned: success
+  type: dict
+  sample: {}
+fingerprints:
+  description: Those fingerprints, as inventory name, type and fingerprint.
+  returned: success
+  type: list
+  elements: str
+  sample: ["gpu-02 ssh-ed25519 SHA256:uNiVztksCsDhcc0u9e8BrbJR4P2Wc8wM3UdyH8t8bFk"]
+wrong:
+  description: Machines whose keys must not be recorded, each with the reason.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+record:
+  description: Path of the record on the controller.
   returned: success
   type: str
-  sample: open
-keys:
-  description: The keys that may be recorded once they were compared.
-  returned: success
-  type: list
-  elements: str
-fingerprints:
-  description: The same for people, as name, type and fingerprint.
-  returned: success
-  type: list
-  elements: str
-  sample: ["gpu-01 ssh-ed25519 SHA256:uNiVztksCsDhcc0u9e8BrbJR4P2Wc8wM3UdyH8t8bFk"]
+  sample: /srv/fleet/known_hosts
 """

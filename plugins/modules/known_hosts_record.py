@@ -33,10 +33,11 @@ options:
     default: true
   replace:
     description:
-      - Whether a name may get another key than the one on record. Without it, such a change is an error.
+      - Names that may get another key than the one on record. For all others such a change is an error.
       - A key of a further type, or a new key that comes beside a known one (a rotation), is no such change.
-    type: bool
-    default: false
+    type: list
+    elements: str
+    default: []
   path:
     description: The record. The default is C(devnode_known_hosts), or V(known_hosts) beside the inventory.
     type: path

@@ -36,6 +36,7 @@ def _fingerprint(name):
         ("ab", "", "a", False, "recorded", "a"),
         ("b", "", "a", False, "wrong", ""),
         ("b", "b", "a", False, "wrong", ""),
+        ("", "", "a", False, "silent", ""),
         ("b", "", "a", True, "open", "b"),
         ("b", "b", "a", True, "expected", "b"),
         ("b", "c", "a", True, "wrong", ""),
@@ -48,12 +49,16 @@ def test_compare(offered, expected, recorded, replace, status, keys):
     )
     assert verdict.status == status
     assert verdict.keys == tuple(_key(x) for x in keys)
-    assert (verdict.reason != "") == (status == "wrong")
+    assert (verdict.reason != "") == (status in ("wrong", "silent"))
 
 
 def test_read_scan():
     text = f"# 10.0.0.1:22 SSH-2.0\n[10.0.0.1]:2222 {bare('a')}\n10.0.0.1 ssh-rsa AAAA\nrubbish\n\n"
-    assert enroll.read_scan(text) == [_key("a")]
+    text += f"2001:db8::1 {bare('b')}\n10.0.0.1 {bare('c')}\n"
+    assert enroll.read_scan(text) == {
+        "10.0.0.1": sorted([_key("a"), _key("c")], key=lambda key: key.base64),
+        "2001:db8::1": [_key("b")],
+    }
 
 
 # ---- the playbook --------------------------------------------------------------------------------------------------
@@ -68,7 +73,8 @@ def network(tmp_path):
     for address, name in (("203.0.113.10", "bastion"), ("10.0.0.11", "gpu-01")):
         (tmp_path / address).write_text(f"{address} {bare(name)}\n")
     scan = tmp_path / "bin" / "ssh-keyscan"
-    scan.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/scans\nfor last; do :; done\ncat {tmp_path}/$last\n')
+    answer = f"for last; do [ -e {tmp_path}/$last ] && cat {tmp_path}/$last; done; true"
+    scan.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/scans\n{answer}\n')
     scan.chmod(0o755)
     return tmp_path
 
@@ -101,7 +107,7 @@ def test_nobody_there_to_compare(network):
     done = _enroll(network)
     assert done.returncode != 0
     text = " ".join(done.stdout.split())
-    assert f"Nobody compared bastion ssh-ed25519 {_fingerprint('bastion')}, so it was not recorded" in text
+    assert f"they were not recorded: bastion ssh-ed25519 {_fingerprint('bastion')} Run this in a terminal" in text
     assert not (network / "known_hosts").exists()
     assert "10.0.0.11" not in (network / "scans").read_text()
 
@@ -112,6 +118,17 @@ def test_another_key_than_expected(network):
     text = " ".join(done.stdout.split())
     assert f"it offers {_fingerprint('bastion')}, but {_fingerprint('gpu-01')} was expected" in text
     assert not (network / "known_hosts").exists()
+
+
+def test_the_good_are_recorded_and_the_bad_named(network):
+    def change(_variables, children):
+        children["devnode_nodes"]["hosts"]["gpu-02"] = {"devnode_address": "10.0.0.12"}
+
+    inventory(network, change, known=["bastion"])
+    done = _enroll(network, *_given("gpu-01"))
+    assert done.returncode != 0
+    assert "gpu-02 (10.0.0.12, port 22): it offers no usable host key" in " ".join(done.stdout.split())
+    assert bare("gpu-01") in (network / "known_hosts").read_text()
 
 
 def test_no_fingerprint(network):
@@ -127,7 +144,7 @@ def test_a_machine_made_anew(network):
     new = _given("gpu-01", value=_fingerprint("new"))
     refused = _enroll(network, *new)
     assert refused.returncode != 0
-    assert "is on record. If it was made anew, say so" in " ".join(refused.stdout.split())
+    assert "is on record. If it was made anew, name it in" in " ".join(refused.stdout.split())
     assert (network / "known_hosts").read_text() == before
     done = _enroll(network, *new, "-e", '{"devnode_enroll_replace": ["gpu-01"]}')
     assert done.returncode == 0, done.stdout
@@ -170,5 +187,5 @@ def test_in_a_terminal(network):
 def test_in_a_terminal_with_another_answer(network):
     code, shown = _in_a_terminal(network, "no")
     assert code != 0
-    assert "was not recorded" in " ".join(shown.split())
+    assert "were not recorded" in " ".join(shown.split())
     assert not (network / "known_hosts").exists()

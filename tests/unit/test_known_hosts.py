@@ -55,13 +55,13 @@ def test_a_changed_key_is_refused_unless_asked_for():
         _merge(text, "enrolled", {"gpu-01": _keys("new")})
     ((alias, old, new),) = caught.value.changed
     assert (alias, old, new) == ("gpu-01", _keys("old")[0].fingerprint, _keys("new")[0].fingerprint)
-    assert bare("new") in _merge(text, "enrolled", {"gpu-01": _keys("new")}, replace=True)
+    assert bare("new") in _merge(text, "enrolled", {"gpu-01": _keys("new")}, replace=["gpu-01"])
 
 
 def test_a_foreign_line_is_never_replaced():
     assert _merge(FOREIGN, "enrolled", {"bastion": _keys("bastion")}) == FOREIGN
     with pytest.raises(known_hosts.ChangedKeyError):
-        _merge(FOREIGN, "enrolled", {"bastion": _keys("other")}, replace=True)
+        _merge(FOREIGN, "enrolled", {"bastion": _keys("other")}, replace=["bastion"])
 
 
 def test_a_rotation_in_two_steps():
@@ -89,7 +89,7 @@ def test_any_sequence_of_runs(foreign, runs):
     kept = [str(line) for line in known_hosts.parse(text).foreign]
     for scope, entries in runs:
         keys = {alias: _keys(*names) for alias, names in entries.items()}
-        text = _merge(text, scope, keys, replace=True)
+        text = _merge(text, scope, keys, replace=list(keys))
         assert _merge(text, scope, keys) == text
         assert set(entries) <= set(known_hosts.parse(text).keys)
     assert known_hosts.parse(text).foreign == kept
