@@ -23,9 +23,9 @@ class Problem:
 
     def __str__(self) -> str:
         text = f"{self.path}: {self.value} {self.why}".replace("  ", " ")
-        # What is allowed may name other entries, and these can be wrong as well: nothing unprintable gets out.
-        allowed = "".join(letter if letter.isprintable() else "?" for letter in self.allowed)
-        return f"{text}. Allowed: {allowed}" if allowed else text
+        text += f". Allowed: {self.allowed}" if self.allowed else ""
+        # A path or a list of what is allowed can hold names that are wrong themselves: nothing unprintable gets out.
+        return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 class TopologyError(ValueError):

@@ -175,7 +175,7 @@ def channel_urls(names: list[str]) -> list[str]:
 def find_prefix(args: argparse.Namespace, *, create: bool = False) -> Path:
     if getattr(args, "prefix", None):
         return Path(args.prefix).absolute()
-    name = getattr(args, "name", None)
+    name: str | None = getattr(args, "name", None)
     if not name:
         current = os.environ.get("CONDA_PREFIX")
         return Path(current) if current else ROOT
@@ -183,7 +183,7 @@ def find_prefix(args: argparse.Namespace, *, create: bool = False) -> Path:
         return ROOT
     if "/" in name or not name.strip():
         raise CondaError("CondaValueError", f"Invalid environment name: {name!r}\n Characters not allowed: / , space")
-    places = [Path(str(place)) for place in CONFIG["envs_dirs"]]
+    places = [Path(place) for place in CONFIG["envs_dirs"]]
     for directory in places:
         if (directory / name / "conda-meta" / "history").is_file():
             return directory / name
