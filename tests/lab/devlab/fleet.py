@@ -161,6 +161,7 @@ def write_facts(facts: dict[str, dict[str, Any]], digest: str) -> None:
     whole = {
         "packages_url": services.PACKAGES_URL,
         "registry": services.REGISTRY,
+        "nofile": hosts.open_files(container(SERVICES)),
         "pip_index_url": trust.index_settings(trust.pip_listing()).get("index-url", ""),
         **located,
     }

@@ -20,6 +20,7 @@ CAPABILITIES = (
 )  # fmt: skip
 TMPFS = ("/run", "/run/lock", "/tmp:exec,mode=1777")  # noqa: S108  the hosts' own
 ENGINE_VOLUMES = ("/var/lib/docker", "/var/lib/containerd")
+NOFILE = {"soft": 65536, "hard": 524288}
 BOOT_SECONDS = 90
 READY_STATES = ("running", "degraded")
 
@@ -145,6 +146,13 @@ def authorize(container: str, public_key: str) -> None:
     home = f"/home/{keys.AUTOMATION}/.ssh"
     script = f"umask 077; mkdir -p {home}; cat >{home}/authorized_keys; chown -R {keys.AUTOMATION}: {home}"
     docker("exec", "-i", container, "sh", "-c", script, stdin=public_key + "\n")
+
+
+def open_files(container: str) -> dict[str, int]:
+    """As many as containers in this host may have: where the machine itself may not raise its limit, nobody can."""
+    hard = docker("exec", container, "sh", "-c", "ulimit -Hn").strip()
+    most = NOFILE["hard"] if hard == "unlimited" else int(hard)
+    return {name: min(value, most) for name, value in NOFILE.items()}
 
 
 def wait_for_ssh(ip: str, port: int = 22) -> None:

@@ -40,6 +40,8 @@ def run_site() -> Recap:
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "ANSIBLE_NOCOLOR": "1",
         "DEVNODE_LAB_DIR": str(LAB_DIR),
+        # Otherwise a task is announced only when its first host is done.
+        "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "true",
     }
     env.pop("ANSIBLE_FORCE_COLOR", None)
     argv = [str(program), "-i", str(ROOT / "inventory" / "lab"), str(ROOT / "site.yml")]
@@ -59,7 +61,7 @@ def run_site() -> Recap:
         for line in process.stdout or ():
             copy.write(line)
             heading = HEADING.match(line)
-            if heading:
+            if heading and "Validating arguments against arg spec" not in heading[2]:
                 say(_progress(heading[1], heading[2], time.monotonic() - started))
     output = log.read_text()
     if process.returncode != 0:
