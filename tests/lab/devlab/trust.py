@@ -12,6 +12,7 @@ from pathlib import Path
 from .shell import attempt, docker
 
 CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\s+[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
+HOST_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 FRESH = "cat /usr/share/ca-certificates/mozilla/*.crt"
 # update-ca-certificates wants a file for each.
 INSTALL = r"""
