@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.devnode.gpu.plugins.module_utils.client_render import host_options, local_ports
 from ansible_collections.devnode.gpu.plugins.module_utils.client_view import ClientView, parse_views
 
 Effective = dict[str, list[str]]
@@ -148,8 +149,13 @@ def effective(config: Path, alias: str) -> Effective:
     """The options that ssh itself reads for a name."""
     done = subprocess.run(["ssh", "-G", "-F", str(config), alias], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return parsed(done.stdout)
+
+
+def parsed(printed: str) -> Effective:
+    """What ssh -G printed."""
     options: Effective = {}
-    for line in done.stdout.splitlines():
+    for line in printed.splitlines():
         name, _, value = line.partition(" ")
         options.setdefault(name.lower(), []).append(value)
     return options
@@ -158,3 +164,28 @@ def effective(config: Path, alias: str) -> Effective:
 def home() -> str:
     """The home as ssh takes it: from the account, whatever HOME says."""
     return pwd.getpwuid(os.getuid()).pw_dir
+
+
+def compare(view: ClientView, alias: str, found: Effective, home: str) -> None:
+    """What ssh -G printed against what we mean for this alias."""
+    host = next(host for host in view.entries if alias in host.aliases)
+    options = host_options(host, view, local_ports(view))
+    for name, values in options.items():
+        if name in ("KexAlgorithms", "Ciphers"):
+            assert found[name.lower()][0].startswith(values[0].lstrip("^")), (alias, name)
+            continue
+        expected = [normal(name, value, home) for value in values]
+        expected = [] if name in ("ProxyJump", "ControlPath") and expected == ["none"] else expected
+        got = [re.sub(r"[0-9a-f]{40}$", "%C", value) for value in found.get(name.lower(), [])]
+        assert got == expected, (alias, name)
+
+
+def normal(name: str, value: str, home: str) -> str:
+    """A value as ssh -G prints it."""
+    if name in ("ControlPath", "ForwardAgent", "UserKnownHostsFile"):
+        value = re.sub("^~", home, value)
+    if name in ("StrictHostKeyChecking", "UpdateHostKeys", "ControlMaster", "AddKeysToAgent"):
+        value = {"yes": "true", "no": "false", "4h": "14400"}.get(value, value)
+    if name == "LocalForward":
+        value = re.sub(r"([0-9.]+):", r"[\1]:", value)
+    return value

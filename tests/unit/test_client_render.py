@@ -20,7 +20,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils.client_render import (
     known_hosts,
     local_ports,
 )
-from ansible_collections.devnode.gpu.plugins.module_utils.client_view import ClientView, parse_views
+from ansible_collections.devnode.gpu.plugins.module_utils.client_view import parse_views
 from ansible_collections.devnode.gpu.plugins.module_utils.version import GENERATOR
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -65,7 +65,7 @@ def test_ssh_reads_what_we_mean(name: str, tmp_path: Path) -> None:
     path.write_text(config(view) + HOSTILE)
     for host in view.jumps + view.hosts:
         for alias in host.aliases:
-            compare(view, alias, samples.effective(path, alias))
+            samples.compare(view, alias, samples.effective(path, alias), samples.home())
 
 
 HOSTILE = """
@@ -90,31 +90,6 @@ Host *
     AddKeysToAgent yes
     ConnectTimeout 1
 """
-
-
-def compare(view: ClientView, alias: str, found: samples.Effective) -> None:
-    """What ssh -G printed against what we mean for this alias."""
-    host = next(host for host in view.entries if alias in host.aliases)
-    options = host_options(host, view, local_ports(view))
-    for name, values in options.items():
-        if name in ("KexAlgorithms", "Ciphers"):
-            assert found[name.lower()][0].startswith(values[0].lstrip("^")), (alias, name)
-            continue
-        expected = [normal(name, value) for value in values]
-        expected = [] if name in ("ProxyJump", "ControlPath") and expected == ["none"] else expected
-        got = [re.sub(r"[0-9a-f]{40}$", "%C", value) for value in found.get(name.lower(), [])]
-        assert got == expected, (alias, name)
-
-
-def normal(name: str, value: str) -> str:
-    """A value as ssh -G prints it."""
-    if name in ("ControlPath", "ForwardAgent", "UserKnownHostsFile"):
-        value = re.sub("^~", samples.home(), value)
-    if name in ("StrictHostKeyChecking", "UpdateHostKeys", "ControlMaster", "AddKeysToAgent"):
-        value = {"yes": "true", "no": "false", "4h": "14400"}.get(value, value)
-    if name == "LocalForward":
-        value = re.sub(r"([0-9.]+):", r"[\1]:", value)
-    return value
 
 
 def test_others_are_left_alone(tmp_path: Path) -> None:

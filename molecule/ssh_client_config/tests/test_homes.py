@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What people get in their homes: the options that ssh reads, and logins that work."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path[:0] = [str(ROOT / ".collections"), str(ROOT / "tests" / "unit")]
+
+import client_samples as samples  # noqa: E402
+from ansible_collections.devnode.gpu.plugins.module_utils.client_render import config  # noqa: E402
+
+
+def run_as(host: Any, person: str, command: str) -> Any:
+    """A command in a person's own shell."""
+    return host.run("su - %s -c %s", person, command)
+
+
+def options(host: Any, person: str, alias: str) -> samples.Effective:
+    done = run_as(host, person, f"ssh -G {alias} 2>/dev/null")
+    assert done.rc == 0, done.stderr
+    return samples.parsed(done.stdout)
+
+
+def test_our_line_is_first_and_the_rest_as_it_was(host: Any) -> None:
+    ada = host.file("/home/ada/.ssh/config")
+    assert ada.content_string.startswith("Include ~/.ssh/devnode/config\nHost *\n    User nobody\n    Port 9\n")
+    assert (ada.user, ada.mode) == ("ada", 0o644)
+    grace = host.file("/home/grace/.ssh/config").content
+    assert grace == b"Include ~/.ssh/devnode/config\r\nHost old\r\n    User somebody\r\n"
+    linus = host.file("/home/linus/.ssh/config")
+    assert linus.content_string.startswith("Include ~/.ssh/devnode/config\n")
+    assert (linus.user, linus.mode) == ("linus", 0o600)
+
+
+@pytest.mark.parametrize("person", ["ada", "grace", "linus"])
+def test_files_are_the_persons_and_nobody_elses(host: Any, person: str) -> None:
+    for name, mode in (
+        ("", 0o700),
+        ("config", 0o600),
+        ("known_hosts", 0o600),
+        ("README.md", 0o600),
+        ("devnode-ssh", 0o700),
+    ):
+        found = host.file(f"/home/{person}/.ssh/devnode/{name}".rstrip("/"))
+        assert (found.user, found.group, found.mode) == (person, person, mode), found
+    assert host.file(f"/home/{person}/.ssh").user == person
+    assert host.file(f"/home/{person}/.ssh/cm").mode == 0o700
+
+
+def test_the_persons_own_host_star_does_not_win(host: Any) -> None:
+    found = options(host, "ada", "gpu-01")
+    assert found["user"] == ["ada"]
+    assert found["port"] == ["22"]
+    assert found["proxyjump"] == ["bastion"]
+    assert found["stricthostkeychecking"] in (["true"], ["yes"])
+    assert found["userknownhostsfile"] == ["/home/ada/.ssh/devnode/known_hosts"]
+    assert found["controlpath"][0].startswith("/home/ada/.ssh/cm/")
+    assert "proxyjump" not in options(host, "ada", "bastion")
+    # Other hosts are still the person's own business.
+    assert options(host, "ada", "github.com")["user"] == ["nobody"]
+    assert options(host, "grace", "old")["user"] == ["somebody"]
+
+
+def test_mlkem_first_where_the_version_was_declared(host: Any) -> None:
+    first = options(host, "ada", "nlp")["kexalgorithms"][0].split(",")[0]
+    newest = host.run("ssh -V").stderr.startswith("OpenSSH_10")
+    assert (first == "mlkem768x25519-sha256") == newest
+    assert options(host, "ada", "nlp")["ciphers"][0].startswith("aes128-gcm@openssh.com,")
+
+
+@pytest.mark.parametrize("name", samples.VARIANTS)
+def test_every_golden_file_means_here_what_it_says(host: Any, name: str) -> None:
+    """All of them with this host's ssh: 9.2 on one, 10.0 on the other."""
+    view = samples.view(**samples.VARIANTS[name])
+    if "mlkem" in config(view) and not host.run("ssh -V").stderr.startswith("OpenSSH_10"):
+        pytest.skip("this ssh knows no ML-KEM, and the view was declared for one that does")
+    golden = (ROOT / "tests/unit/golden/client" / name / "config").read_text()
+    aliases = [alias for entry in view.jumps + view.hosts for alias in entry.aliases]
+    script = "umask 077; cat >/root/golden; " + "; ".join(f"echo == {a}; ssh -G -F /root/golden {a}" for a in aliases)
+    done = host.run("printf %%s %s | sh -c %s", golden, script)
+    assert done.rc == 0, done.stderr
+    for text in done.stdout.split("== ")[1:]:
+        alias, _, printed = text.partition("\n")
+        samples.compare(view, alias, samples.parsed(printed), "/root")
+
+
+def test_a_login_through_the_bastion_and_a_shared_connection(host: Any) -> None:
+    run_as(host, "ada", "~/.ssh/devnode/devnode-ssh close --all")
+    cold = time.monotonic()
+    done = run_as(host, "ada", "ssh -o BatchMode=yes nlp hostname")
+    cold = time.monotonic() - cold
+    assert done.rc == 0, done.stderr
+    assert done.stdout.strip() == host.check_output("hostname")
+    assert "Master running" in run_as(host, "ada", "ssh -O check gpu-01").stderr
+    listed = run_as(host, "ada", "~/.ssh/devnode/devnode-ssh").stdout
+    assert [line.split()[:2] for line in listed.splitlines()] == [["bastion", "open"], ["nlp", "open"]]
+
+    before = accepted(host)
+    loop = run_as(host, "ada", "for i in 1 2 3 4 5; do ssh -n -o BatchMode=yes gpu-01 true || exit; done")
+    assert loop.rc == 0, loop.stderr
+    copied = run_as(
+        host, "ada", "echo one >f; scp -q f nlp:by-scp && echo 'put f by-sftp' | sftp -q -b - nlp && cat by-scp by-sftp"
+    )
+    assert copied.rc == 0, copied.stderr
+    assert accepted(host) == before, "a command opened a connection of its own"
+
+    closed = run_as(host, "ada", "~/.ssh/devnode/devnode-ssh close nlp bastion").stdout
+    assert "nlp: closed" in closed
+    assert run_as(host, "ada", "~/.ssh/devnode/devnode-ssh").stdout == "no open connection\n"
+
+
+def accepted(host: Any) -> int:
+    """How often ada has logged in on this host."""
+    return int(
+        host.check_output("journalctl -q -t sshd -t sshd-session | grep -c 'Accepted publickey for ada' || true")
+    )
+
+
+def test_a_killed_master_and_its_socket_heal_by_themselves(host: Any) -> None:
+    assert run_as(host, "ada", "ssh -o BatchMode=yes nlp true").rc == 0
+    pid = run_as(host, "ada", "ssh -O check nlp 2>&1").stdout
+    host.check_output("kill -9 %s", pid.split("pid=")[1].rstrip(")\n \r"))
+    assert "dead" in run_as(host, "ada", "~/.ssh/devnode/devnode-ssh").stdout
+    assert run_as(host, "ada", "ssh -o BatchMode=yes nlp true").rc == 0
+    run_as(host, "ada", "~/.ssh/devnode/devnode-ssh close --all")
+
+
+def test_a_host_that_asks_for_it_shares_nothing(host: Any) -> None:
+    found = options(host, "ada", "vault")
+    assert found["controlmaster"] in (["false"], ["no"])
+    assert "controlpath" not in found
+    before = accepted(host)
+    for _ in range(2):
+        assert run_as(host, "ada", "ssh -o BatchMode=yes vault true").rc == 0
+    assert accepted(host) == before + 2
+
+
+def test_another_host_key_is_refused_without_a_question(host: Any) -> None:
+    # testinfra takes ssh's own 255 for a failure of its connection.
+    done = run_as(host, "ada", "ssh changed true </dev/null || exit 1")
+    assert done.rc == 1
+    assert "Host key verification failed" in done.stderr
