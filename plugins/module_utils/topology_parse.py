@@ -256,7 +256,7 @@ def parse_workspaces(
             image=_optional(entry, "image", validators.image),
             cpus=_optional(entry, "cpus", validators.cpus),
             memory=_optional(entry, "memory", validators.size),
-            pids=entry.get("pids", lambda value: validators.integer(value, 16, 4194304), 4096),
+            pids=entry.get("pids", lambda value: validators.integer(value, 64, 4194304), 4096),
             shm_size=entry.get("shm_size", validators.size, "8g"),
             mounts=mounts,
             forwards=forwards,

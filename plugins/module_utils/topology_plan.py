@@ -117,6 +117,7 @@ def _workspace(topology: Topology, workspace: Workspace, node: Host, doors: List
         "members": [{"name": person.name, "uid": person.uid} for person in _by_name(people[1:])],
         "keys": {person.name: _lines(person.workspace_keys) for person in _by_name(people)},
         "gpus": [f"nvidia.com/gpu={gpu}" for gpu in sorted(workspace.gpus)],
+        "gpu_shared": workspace.gpu_shared,
         "image": workspace.image,
         "cpus": workspace.cpus,
         "memory": workspace.memory,
