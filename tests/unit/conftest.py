@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The gate draws the same examples every time: it is red only for what a change did. `make test-full` draws new ones."""
+"""The gate draws the same examples every time: red only for what a change did. `make test-full` draws new ones."""
 
 from __future__ import annotations
 
