@@ -167,7 +167,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     problem = error or problem
                 if state and state["phase"] == "confirmed":
                     result["guard"] = {
-                        "phase": "confirmed", "attempts": attempts, "seconds": round(time.monotonic() - started, 2),
+                        "phase": "confirmed",
+                        "attempts": attempts,
+                        "seconds": round(time.monotonic() - started, 2),
                     }
                     return
                 if state and state["phase"] in ("rolled_back", "none"):
@@ -187,8 +189,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         name = state["name"]
         result.update(guard={"phase": state["phase"]}, backup=None)
         if state["phase"] == "none":
-            result.update(failed=True, msg=f"the guard of {name!r} is gone from the host: somebody else ended it. "
-                          f"Run again to see how the host stands.")
+            result.update(
+                failed=True,
+                msg=f"the guard of {name!r} is gone from the host: somebody else ended it. "
+                f"Run again to see how the host stands.",
+            )
             return
         keys = ("reason", "time", "restored", "not_restored", "errors")
         result["rollback"] = {key: state.get(key) for key in keys}

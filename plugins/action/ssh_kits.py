@@ -114,6 +114,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         wanted: list[str] = []
         sockets: list[str] = []
         try:
+            former = kits.former()
             for view in views if args["state"] == "present" else ():
                 if view.base_dir[0] == view.sockets[0] == "/" and view.platform != "windows":
                     sockets.append(view.sockets)
@@ -123,7 +124,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     self._put(path, found, check, diff)
             for directory in sockets:
                 self._put_directory(directory, check, diff)
-            former = kits.former()
             for path in sorted(set(former) - set(wanted)):
                 self._remove(path, check, diff)
             if not check and sorted(former) != sorted(wanted):

@@ -170,7 +170,10 @@ def make_account_plan(
 
 
 def _plan_removals(
-    plan: AccountPlan, wanted: Mapping[str, Account], entries: Mapping[str, Dict[str, Any]], live: Live,
+    plan: AccountPlan,
+    wanted: Mapping[str, Account],
+    entries: Mapping[str, Dict[str, Any]],
+    live: Live,
     remove_home: bool,
 ) -> List[str]:
     leaving = []
@@ -225,7 +228,11 @@ def _add_group(plan: AccountPlan, name: str, gid: Optional[int], system: bool) -
 
 
 def _plan_account(
-    plan: AccountPlan, account: Account, there: Optional[Account], ours: bool, live: Live,
+    plan: AccountPlan,
+    account: Account,
+    there: Optional[Account],
+    ours: bool,
+    live: Live,
     owned_groups: Mapping[str, Dict[str, Any]],
 ) -> None:
     name = account.name
@@ -239,8 +246,23 @@ def _plan_account(
         entry["home"] = account.home
     plan.entries[name] = entry
     if there is None:
-        argv = ["useradd", "-u", str(account.uid), "-N", "-g", account.group, "-d", account.home, "-s", account.shell,
-                "-c", account.comment, "-p", account.password, "-M"]
+        argv = [
+            "useradd",
+            "-u",
+            str(account.uid),
+            "-N",
+            "-g",
+            account.group,
+            "-d",
+            account.home,
+            "-s",
+            account.shell,
+            "-c",
+            account.comment,
+            "-p",
+            account.password,
+            "-M",
+        ]
         if account.groups:
             argv += ["-G", ",".join(sorted(account.groups))]
         plan.after.append(account.line())
@@ -286,7 +308,10 @@ def _usermod(account: Account, there: Account, ours: bool) -> List[str]:
 
 
 def _plan_group_removals(
-    plan: AccountPlan, owned: Mapping[str, Dict[str, Any]], wanted: Mapping[str, Account], live: Live,
+    plan: AccountPlan,
+    owned: Mapping[str, Dict[str, Any]],
+    wanted: Mapping[str, Account],
+    live: Live,
     leaving: Sequence[str],
 ) -> None:
     staying = [a for a in live.accounts.values() if a.name not in leaving]

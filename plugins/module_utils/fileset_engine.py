@@ -288,8 +288,11 @@ def put(states: Iterable[State], blobs: str) -> List[str]:
     absent = sorted((s for s in todo if s["type"] == "absent"), key=_depth, reverse=True)
     wanted = sorted((s for s in todo if s["type"] not in ("absent", "other")), key=_depth)
     # A directory that becomes a file has to be emptied before the file can take its name.
-    blocked = [s["path"] for s in wanted if s["type"] != "directory" and os.path.isdir(s["path"])
-               and not os.path.islink(s["path"])]
+    blocked = [
+        s["path"]
+        for s in wanted
+        if s["type"] != "directory" and os.path.isdir(s["path"]) and not os.path.islink(s["path"])
+    ]
     early = [s for s in absent if any(s["path"].startswith(path + "/") for path in blocked)]
     try:
         for state in early:
@@ -340,8 +343,16 @@ def run_command(command: Command) -> Outcome:
     timeout = int(command.get("timeout") or 60)
     started = time.monotonic()
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              timeout=timeout, check=False, cwd="/", env=COMMAND_ENV)
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+            check=False,
+            cwd="/",
+            env=COMMAND_ENV,
+        )
         code, output = done.returncode, done.stdout
     except FileNotFoundError:
         code, output = 127, b"no such program on this host"

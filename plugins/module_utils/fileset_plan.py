@@ -175,8 +175,13 @@ def make_plan(
         if not entry.get("implicit"):
             _note_foreign(plan, path, state, entry, also_known or {})
         plan.changes.append(
-            Change(path, state, {"path": path, "type": "absent"}, bool(entry.get("sensitive")),
-                   bool(entry.get("never_restore")))
+            Change(
+                path,
+                state,
+                {"path": path, "type": "absent"},
+                bool(entry.get("sensitive")),
+                bool(entry.get("never_restore")),
+            )
         )
     return plan
 
@@ -213,7 +218,11 @@ def _made_directory(path: str) -> State:
 
 
 def _plan_wanted(
-    plan: Plan, wanted: State, live: State, entry: Optional[Entry], going: Set[str],
+    plan: Plan,
+    wanted: State,
+    live: State,
+    entry: Optional[Entry],
+    going: Set[str],
     also_known: Mapping[str, Sequence[State]],
 ) -> None:
     path = wanted["path"]
@@ -249,14 +258,17 @@ def _plan_wanted(
         _note_foreign(plan, path, live, entry, also_known)
     known: Mapping[str, Any] = entry or {}
     plan.changes.append(
-        Change(path, live, wanted, bool(wanted.get("sensitive") or known.get("sensitive")),
-               bool(wanted.get("never_restore") or known.get("never_restore")))
+        Change(
+            path,
+            live,
+            wanted,
+            bool(wanted.get("sensitive") or known.get("sensitive")),
+            bool(wanted.get("never_restore") or known.get("never_restore")),
+        )
     )
 
 
-def _note_foreign(
-    plan: Plan, path: str, live: State, entry: Entry, also_known: Mapping[str, Sequence[State]]
-) -> None:
+def _note_foreign(plan: Plan, path: str, live: State, entry: Entry, also_known: Mapping[str, Sequence[State]]) -> None:
     if any(not _differs(live, state) for state in also_known.get(path, ())):
         return
     what = _differs(live, entry)
@@ -264,9 +276,7 @@ def _note_foreign(
         plan.foreign.append({"path": path, "what": ", ".join(what)})
 
 
-def join_transactions(
-    changes: Iterable[Change], earlier_old: Sequence[State]
-) -> List[State]:
+def join_transactions(changes: Iterable[Change], earlier_old: Sequence[State]) -> List[State]:
     """The old side of a change that also has to take an interrupted one back: what was there before *that*."""
     old = {state["path"]: state for state in earlier_old}
     result = list(earlier_old)

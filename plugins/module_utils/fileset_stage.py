@@ -135,7 +135,7 @@ class Stage:
                 lines.append(_quoted("mount", "--rbind", root, real))
             lines.append(_quoted("mount", "-t", "overlay", "devnode", "-o", f"ro,lowerdir={upper}:{root}", root))
             for point in inner:
-                lines.append(_quoted("mount", "--bind", real + point[len(root):], point))
+                lines.append(_quoted("mount", "--bind", real + point[len(root) :], point))
         return _script(lines)
 
     @staticmethod
@@ -148,11 +148,11 @@ class Stage:
 
     def _lay(self, root: str, upper: str, state: State, content: Optional[bytes]) -> None:
         path = str(state["path"])
-        copy = upper + path[len(root):]
+        copy = upper + path[len(root) :]
         walked = root
-        for part in os.path.dirname(path)[len(root):].strip("/").split("/"):
+        for part in os.path.dirname(path)[len(root) :].strip("/").split("/"):
             walked = os.path.join(walked, part) if part else walked
-            there = upper + walked[len(root):]
+            there = upper + walked[len(root) :]
             if not os.path.lexists(there):
                 if not os.path.isdir(walked):
                     if state["type"] == "absent":
@@ -185,7 +185,7 @@ class Stage:
                 path = str(state["path"])
                 if not path.startswith(root + "/"):
                     continue
-                there = copy + path[len(root):]
+                there = copy + path[len(root) :]
                 if state["type"] == "absent":
                     if os.path.isdir(there) and not os.path.islink(there):
                         shutil.rmtree(there)

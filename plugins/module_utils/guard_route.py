@@ -67,7 +67,7 @@ def unshared_proxy(command: str, config: str) -> str:
     if not match:
         return command
     options = list(NO_SHARING)
-    rest = command[match.end():]
+    rest = command[match.end() :]
     if not re.search(r"(^|\s)-F", rest):
         options = ["-F", config, *options]
     return command[: match.end()] + " " + " ".join(shlex.quote(word) for word in options) + rest
@@ -76,8 +76,13 @@ def unshared_proxy(command: str, config: str) -> str:
 def effective_proxy(words: List[str], executable: str, host: str) -> Optional[str]:
     """The ProxyCommand that ssh would use with these arguments, from arguments and configuration files."""
     done = subprocess.run(
-        [executable, "-G", *words, "--", host], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, check=False, timeout=30, universal_newlines=True,
+        [executable, "-G", *words, "--", host],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=False,
+        timeout=30,
+        universal_newlines=True,
     )
     for line in done.stdout.splitlines():
         key, _space, value = line.partition(" ")
@@ -110,9 +115,7 @@ def new_route(connection: Any, guard: Dict[str, Any]) -> Route:
     if name.split(".")[-1] != "ssh":
         return Route(lambda: _reset(connection, changes), lambda: _reset(connection, {}))
     directory = tempfile.mkdtemp(prefix="devnode-guard-")
-    return Route(
-        lambda: _ssh(connection, changes, directory), lambda: _ssh(connection, {}, directory), directory
-    )
+    return Route(lambda: _ssh(connection, changes, directory), lambda: _ssh(connection, {}, directory), directory)
 
 
 @contextlib.contextmanager

@@ -245,9 +245,15 @@ def read_live() -> Live:
         name = fields[0]
         shadow = passwords.get(name, [])
         accounts[name] = Account(
-            name=name, uid=int(fields[2]), group=names.get(int(fields[3]), fields[3]),
-            groups=tuple(member_of.get(name, [])), comment=fields[4], home=fields[5], shell=fields[6],
-            password=shadow[1] if len(shadow) > 1 else "", expires=shadow[7] if len(shadow) > 7 else "",
+            name=name,
+            uid=int(fields[2]),
+            group=names.get(int(fields[3]), fields[3]),
+            groups=tuple(member_of.get(name, [])),
+            comment=fields[4],
+            home=fields[5],
+            shell=fields[6],
+            password=shadow[1] if len(shadow) > 1 else "",
+            expires=shadow[7] if len(shadow) > 7 else "",
         )
     return Live(accounts, gids)
 
@@ -307,15 +313,26 @@ class AccountSet:
         self.params: Dict[str, Any] = module.params
         self.name: str = self.params["name"]
         self.result: Dict[str, Any] = {
-            "changed": False, "created": [], "updated": [], "removed": [], "released": [], "ended": 0, "kept_homes": [],
+            "changed": False,
+            "created": [],
+            "updated": [],
+            "removed": [],
+            "released": [],
+            "ended": 0,
+            "kept_homes": [],
         }
 
     def wanted(self) -> List[Account]:
         accounts = [
             Account(
-                name=item["name"], uid=item["uid"], group=item["group"] or item["name"],
-                groups=tuple(dict.fromkeys(item["groups"])), shell=item["shell"],
-                home=item["home"] or f"/home/{item['name']}", comment=item["comment"], create_home=item["create_home"],
+                name=item["name"],
+                uid=item["uid"],
+                group=item["group"] or item["name"],
+                groups=tuple(dict.fromkeys(item["groups"])),
+                shell=item["shell"],
+                home=item["home"] or f"/home/{item['name']}",
+                comment=item["comment"],
+                create_home=item["create_home"],
             )
             for item in self.params["accounts"]
         ]
@@ -342,20 +359,29 @@ class AccountSet:
         manifest = engine.load_manifest(self.name, KIND)
         live = read_live()
         plan = make_account_plan(
-            accounts, self.params["groups"], manifest, live, engine.owned_by_others(self.name, KIND),
-            self.params["remove_home"], self.module.check_mode,
+            accounts,
+            self.params["groups"],
+            manifest,
+            live,
+            engine.owned_by_others(self.name, KIND),
+            self.params["remove_home"],
+            self.module.check_mode,
         )
         self._refuse(plan.errors)
         for text in plan.warnings:
             self.module.warn(text)
         homes = self._missing_homes(accounts, plan)
         self.result.update(
-            changed=bool(plan.steps or homes), created=plan.names("create"), removed=plan.names("remove"),
-            updated=sorted({*plan.names("update"), *homes}), released=plan.released,
+            changed=bool(plan.steps or homes),
+            created=plan.names("create"),
+            removed=plan.names("remove"),
+            updated=sorted({*plan.names("update"), *homes}),
+            released=plan.released,
         )
         if self.module._diff:
             self.result["diff"] = {
-                "before_header": f"accounts of {self.name}", "after_header": f"accounts of {self.name}",
+                "before_header": f"accounts of {self.name}",
+                "after_header": f"accounts of {self.name}",
                 "before": "".join(line + "\n" for line in plan.before),
                 "after": "".join(line + "\n" for line in plan.after),
             }

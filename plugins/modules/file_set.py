@@ -502,8 +502,16 @@ class FileSet:
         self.contents: Dict[str, bytes] = {}
         self.guard_program = ""
         self.result: Dict[str, Any] = {
-            "changed": False, "changed_paths": [], "removed": [], "kept": [], "foreign": [], "rollback": None,
-            "resumed": False, "backup": None, "commands": [], "guard": None,
+            "changed": False,
+            "changed_paths": [],
+            "removed": [],
+            "kept": [],
+            "foreign": [],
+            "rollback": None,
+            "resumed": False,
+            "backup": None,
+            "commands": [],
+            "guard": None,
         }
 
     # --- input ----------------------------------------------------------------------------------------------
@@ -555,7 +563,7 @@ class FileSet:
         if mode is None:
             mode = "0755" if kind == "directory" else "0644"
         if not isinstance(mode, str) or not MODE.fullmatch(mode):
-            errors.append(f"files[{index}].mode: {mode!r} has to be octal and in quotes, such as \"0644\".")
+            errors.append(f'files[{index}].mode: {mode!r} has to be octal and in quotes, such as "0644".')
             mode = "0644"
         state["mode"] = int(mode, 8)
         if kind == "link":
@@ -656,8 +664,12 @@ class FileSet:
 
     def _report(self, plan: Plan, resumed: bool) -> None:
         self.result.update(
-            changed=bool(plan.changes) or resumed, changed_paths=plan.changed_paths, removed=plan.removed,
-            kept=plan.kept, foreign=plan.foreign, resumed=resumed,
+            changed=bool(plan.changes) or resumed,
+            changed_paths=plan.changed_paths,
+            removed=plan.removed,
+            kept=plan.kept,
+            foreign=plan.foreign,
+            resumed=resumed,
         )
         for item in plan.foreign:
             self.module.warn(
@@ -700,21 +712,23 @@ class FileSet:
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + f".{time.time_ns() % 1000000000:09d}Z"
         old = join_transactions(plan.changes, earlier.data["old"] if earlier else [])
         earlier_changed = earlier.data["changed"] if earlier else []
-        transaction = engine.Transaction({
-            "version": 1,
-            "id": stamp,
-            "name": self.name,
-            "phase": "prepared",
-            "old": old,
-            "new": [],
-            "changed": sorted(set(plan.changed_paths) | set(earlier_changed)),
-            "activate": self.params["activate"],
-            "reactivate": self.params["reactivate"],
-            "verify": self.params["verify"],
-            "manifest_before": earlier.data["manifest_before"] if earlier else manifest,
-            "manifest_after": after,
-            "backup": os.path.join(engine.BASE, "backup", self.name, stamp) if self.params["backup"] else None,
-        })
+        transaction = engine.Transaction(
+            {
+                "version": 1,
+                "id": stamp,
+                "name": self.name,
+                "phase": "prepared",
+                "old": old,
+                "new": [],
+                "changed": sorted(set(plan.changed_paths) | set(earlier_changed)),
+                "activate": self.params["activate"],
+                "reactivate": self.params["reactivate"],
+                "verify": self.params["verify"],
+                "manifest_before": earlier.data["manifest_before"] if earlier else manifest,
+                "manifest_after": after,
+                "backup": os.path.join(engine.BASE, "backup", self.name, stamp) if self.params["backup"] else None,
+            }
+        )
         # Built beside its place, so that an interruption leaves either the earlier change or this one.
         place, building = transaction.directory, transaction.building
         shutil.rmtree(building, ignore_errors=True)
@@ -789,8 +803,14 @@ class FileSet:
         stale = []
         for path, (text, mode) in files.items():
             live = engine.inspect(path)
-            wanted = {"path": path, "type": "file", "mode": mode, "uid": 0, "gid": 0,
-                      "sha256": engine.sha256(text.encode())}
+            wanted = {
+                "path": path,
+                "type": "file",
+                "mode": mode,
+                "uid": 0,
+                "gid": 0,
+                "sha256": engine.sha256(text.encode()),
+            }
             if not engine.same(live, wanted):
                 os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
                 engine.write_atomic(path, text.encode(), mode)
@@ -865,8 +885,10 @@ def _contents(change: Change, new: Optional[bytes]) -> Tuple[str, str]:
     if old_data == new_data:
         return "", ""
     if change.sensitive:
-        return ("[sensitive]\n" if old_data is not None else "",
-                "[sensitive, different]\n" if new_data is not None else "")
+        return (
+            "[sensitive]\n" if old_data is not None else "",
+            "[sensitive, different]\n" if new_data is not None else "",
+        )
     return _text(old_data), _text(new_data)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import client_samples as samples
 import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils.client_render import (
+    NAMES_PER_BLOCK,
     config,
     host_options,
     installed,
@@ -295,7 +296,7 @@ def resolve(content: str, alias: str) -> dict[str, tuple[str, ...]]:
     return options
 
 
-def test_one_render_is_quick() -> None:
+def test_a_large_view() -> None:
     """No absolute time is asserted; this keeps the big case alive and its text in bounds."""
     hosts = [
         {
@@ -309,7 +310,10 @@ def test_one_render_is_quick() -> None:
     ]
     known = [{"names": [f"ws-{number}"], "keys": [samples.key(1)]} for number in range(1000)]
     view = samples.view(hosts=hosts, known_hosts=samples.raw()["known_hosts"] + known, patterns=[])
-    assert config(view).count("\n") < 1000 * 5 + 100
+    lines = config(view).split("\n")
+    assert len(lines) < 1000 * 5 + 12 * 40
+    assert max(len(line.split()) for line in lines if line.startswith("Host ")) == NAMES_PER_BLOCK + 1
+    assert resolve("\n".join(lines), "ws-999")["UserKnownHostsFile"] == ("~/.ssh/devnode/known_hosts",)
 
 
 def test_shell_files_parse() -> None:
