@@ -9,7 +9,7 @@ module: host_keys_offered
 short_description: Read the host keys of the fleet's machines for a comparison
 version_added: 0.1.0
 author:
-  - The devnode.gpu authors
+  - The devnode.gpu authors (@devnode)
 description:
   - Runs C(ssh-keyscan) where the task runs, and compares what the machines offer with the fingerprints that are
     expected and with the record (C(devnode_known_hosts)).

@@ -9,7 +9,7 @@ module: known_hosts_record
 short_description: Write host keys into the controller's record
 version_added: 0.1.0
 author:
-  - The devnode.gpu authors
+  - The devnode.gpu authors (@devnode)
 description:
   - The record is an ordinary OpenSSH C(known_hosts) file beside the inventory, whose names are host key aliases
     (inventory names of hosts, C(<workspace>.<node>) for workspaces). Ansible and everybody's configuration trust it.

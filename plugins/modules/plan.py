@@ -9,7 +9,7 @@ module: plan
 short_description: What the inventory means for one host, or for people
 version_added: 0.1.0
 author:
-  - The devnode.gpu authors
+  - The devnode.gpu authors (@devnode)
 description:
   - Reads the C(devnode_*) variables of the inventory, checks all of them against each other, and returns what they
     mean for this host, in the form that the roles of this collection take.
