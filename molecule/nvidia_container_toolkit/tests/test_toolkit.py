@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Containers see the GPUs that they were given, and only these. GPUs and packages are the lab's stand-ins."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+IMAGE = "lab/tiny:1"
+TINY = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]) / "tests" / "lab" / "nvidia" / "tiny-image.sh"
+SPEC = "/var/run/cdi/nvidia.yaml"
+PACKAGES = (
+    "nvidia-container-toolkit",
+    "nvidia-container-toolkit-base",
+    "libnvidia-container-tools",
+    "libnvidia-container1",
+)
+UUID_0 = "GPU-3f1a7c52-8d0e-4b6f-9a41-c2e57d90b813"
+UUID_1 = "GPU-b86e04d9-27c3-4f15-8e6a-5d19f3a07c44"
+
+
+def cdi_spec(host: Any, check: bool = False, **options: Any) -> dict[str, Any]:
+    return host.ansible("devnode.gpu.cdi_spec", json.dumps(options), check=check)
+
+
+@pytest.fixture
+def cdi(host: Any) -> None:
+    """For what an engine without CDI cannot do."""
+    if host.system_info.release.startswith("12"):
+        pytest.skip("Debian 12's engine (20.10) knows no CDI: configuration is tested there, containers are not")
+
+
+@pytest.fixture
+def image(host: Any, cdi: None) -> str:
+    if host.run(f"docker image inspect {IMAGE}").rc != 0:
+        host.check_output(f"cat >/tmp/tiny-image.sh <<'END'\n{TINY.read_text()}\nEND\nsh /tmp/tiny-image.sh {IMAGE}")
+    return IMAGE
+
+
+@pytest.fixture
+def job(host: Any, image: str) -> Iterator[str]:
+    """A container that works on GPU 0."""
+    host.check_output(
+        "docker rm --force job >/dev/null 2>&1; docker run --detach --name job --label devnode.job=1 "
+        f"--device nvidia.com/gpu=0 {image} sleep 600"
+    )
+    yield started(host)
+    host.check_output("docker rm --force job")
+
+
+def started(host: Any) -> str:
+    return host.check_output("docker inspect --format '{{.State.StartedAt}} {{.State.Pid}}' job")
+
+
+def gpu_works(host: Any) -> bool:
+    """The device can be opened, which the device cgroup has to allow."""
+    return host.run("docker exec job sh -c ': </dev/nvidia0'").rc == 0
+
+
+def seen(host: Any, *devices: str) -> list[str]:
+    """What nvidia-smi -L shows in a container with these devices."""
+    flags = " ".join(f"--device {device}" for device in devices)
+    return host.check_output(f"docker run --rm {flags} {IMAGE} nvidia-smi -L").splitlines()
+
+
+def test_the_four_packages_have_one_version_and_are_held(host: Any) -> None:
+    for name in PACKAGES:
+        assert host.package(name).version == "1.19.1-1"
+    assert set(PACKAGES) <= set(host.check_output("apt-mark showhold").split())
+    # 1.20.0 is in the repository, and stays there.
+    assert "nvidia" not in host.check_output("apt-get --simulate dist-upgrade | grep ^Inst || true")
+
+
+def test_older_entries_for_the_repository_are_gone(host: Any) -> None:
+    listed = host.check_output("ls /etc/apt/sources.list.d").split()
+    assert "nvidia-container-toolkit.sources" in listed
+    assert "nvidia-docker.list" not in listed
+    assert "old-mirror.list" not in listed
+    found = host.run("apt-get update")
+    assert found.rc == 0, found.stderr
+    assert "Conflicting values" not in found.stderr
+    assert host.run("find /var/lib/devnode/backup/apt_source -name nvidia-docker.list").stdout.strip()
+
+
+def test_a_key_with_another_fingerprint_is_refused(host: Any) -> None:
+    arguments = {
+        "name": "other",
+        "uris": ["file:///srv/nvidia/stable/deb/amd64"],
+        "key_url": "file:///srv/nvidia/gpgkey",
+        "fingerprints": ["C95B321B61E88C1809C4F759DDCAE044F796ECB0"],
+    }
+    result = host.ansible("devnode.gpu.apt_source", json.dumps(arguments), check=False)
+    assert "only C95B321B61E88C1809C4F759DDCAE044F796ECB0 is allowed" in result["msg"]
+    assert not host.file("/etc/apt/sources.list.d/other.sources").exists
+
+
+def test_docker_knows_the_gpus_and_keeps_what_others_set(host: Any) -> None:
+    document = json.loads(host.file("/etc/docker/daemon.json").content_string)
+    assert document["features"]["buildkit"] is True
+    assert document["max-concurrent-uploads"] == 3
+    if host.system_info.release.startswith("12"):
+        assert "cdi" not in document["features"]
+        assert document["runtimes"]["nvidia"]["path"] == "nvidia-container-runtime"
+        assert "nvidia" in json.loads(host.check_output("docker info --format '{{json .Runtimes}}'"))
+    else:
+        assert document["features"]["cdi"] is True
+        assert "runtimes" not in document
+
+
+def test_every_gpu_has_a_device(host: Any) -> None:
+    found = cdi_spec(host, check=True, devices=["nvidia.com/gpu=0", "nvidia.com/gpu=1", "nvidia.com/gpu=all"])
+    assert found["changed"] is False
+    assert [gpu["uuid"] for gpu in found["gpus"]] == [UUID_0, UUID_1]
+    assert f"nvidia.com/gpu={UUID_1}" in found["devices"]
+
+
+def test_a_container_has_the_gpu_it_was_given_and_no_other(host: Any, image: str) -> None:
+    assert seen(host, "nvidia.com/gpu=0") == [f"GPU 0: NVIDIA L4 (UUID: {UUID_0})"]
+    assert seen(host, "nvidia.com/gpu=1") == [f"GPU 0: NVIDIA L4 (UUID: {UUID_1})"]
+    assert len(seen(host, "nvidia.com/gpu=all")) == 2
+    nodes = host.check_output(f"docker run --rm --device nvidia.com/gpu=1 {image} ls /dev").split()
+    assert [name for name in nodes if name.startswith("nvidia")] == [
+        "nvidia-uvm",
+        "nvidia-uvm-tools",
+        "nvidia1",
+        "nvidiactl",
+    ]
+    assert "nvidia" not in host.check_output(f"docker run --rm {image} ls /dev")
+
+
+def test_a_device_that_does_not_exist_is_refused_by_name(host: Any, image: str) -> None:
+    found = host.run(f"docker run --rm --device nvidia.com/gpu=7 {image} true")
+    assert found.rc != 0
+    assert "nvidia.com/gpu=7" in found.stderr
+
+
+def test_a_job_keeps_its_gpu_over_daemon_reload_and_restart_of_the_engine(host: Any, job: str) -> None:
+    assert gpu_works(host)
+    host.check_output("systemctl daemon-reload")
+    assert gpu_works(host)
+    host.check_output("systemctl restart docker")
+    assert started(host) == job
+    assert gpu_works(host)
+
+
+def test_gpus_that_come_and_go_are_followed(host: Any, cdi: None) -> None:
+    try:
+        host.check_output("echo 1 >/etc/devnode-lab-gpu/count; systemctl restart devnode-lab-gpu")
+        result = cdi_spec(host, check=False, devices=["nvidia.com/gpu=1"])
+        assert "nvidia.com/gpu=1: asked for, but no CDI device" in result["msg"]
+        assert cdi_spec(host, check=True, devices=["nvidia.com/gpu=0"])["changed"] is False
+    finally:
+        host.check_output("echo 2 >/etc/devnode-lab-gpu/count; systemctl restart devnode-lab-gpu")
+        assert cdi_spec(host, check=False)["refreshed"] == [
+            "nvidia.com/gpu=1: the driver shows this GPU, but no CDI device"
+        ]
+    assert cdi_spec(host, check=True)["changed"] is False
+
+
+def test_half_a_specification_is_written_again(host: Any, cdi: None) -> None:
+    host.check_output(f"head -c 700 {SPEC} >/tmp/half; cat /tmp/half >{SPEC}")
+    assert cdi_spec(host, check=True)["changed"] is True
+    assert cdi_spec(host, check=False)["changed"] is True
+    assert cdi_spec(host, check=True)["changed"] is False
+
+
+def test_after_a_reboot_the_devices_are_there_before_the_engine(host: Any, image: str) -> None:
+    name = host.check_output("hostname")
+    container = f"{os.environ.get('DEVNODE_PREFIX', 'devnode')}-nvidia_container_toolkit-{name}"
+    subprocess.run(["docker", "restart", container], check=True, capture_output=True)
+    for _ in range(60):
+        done = subprocess.run(
+            ["docker", "exec", container, "systemctl", "is-active", "docker.service"], capture_output=True, check=False
+        )
+        if done.returncode == 0:
+            break
+        time.sleep(0.5)
+
+    def at(unit: str, moment: str) -> int:
+        argv = ["docker", "exec", container, "systemctl", "show", unit, f"--property={moment}Monotonic", "--value"]
+        return int(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
+
+    assert (
+        0 < at("nvidia-cdi-refresh.service", "InactiveEnterTimestamp") <= at("docker.service", "ExecMainStartTimestamp")
+    )
+    run = [
+        "docker",
+        "exec",
+        container,
+        "docker",
+        "run",
+        "--rm",
+        "--device",
+        "nvidia.com/gpu=0",
+        image,
+        "nvidia-smi",
+        "-L",
+    ]
+    assert UUID_0 in subprocess.run(run, check=True, capture_output=True, text=True).stdout
