@@ -23,6 +23,7 @@ class Inventory:
         self.name = str(task_vars["inventory_hostname"])
         self.groups: dict[str, list[str]] = task_vars["groups"]
         self.hostvars = task_vars["hostvars"]
+        self._variables: dict[str, Any] = {}
         # On a host outside our groups (localhost), the fleet's variables are those of its first bastion or node.
         ours = [*self.group(BASTIONS), *self.group(NODES), *self.group(CLIENTS)]
         self.reference = self.name if self.name in ours or not ours else ours[0]
@@ -34,7 +35,10 @@ class Inventory:
 
     def get(self, host: str, name: str) -> Any:
         """One variable of a host, or None."""
-        variables = self.hostvars[host]
+        # Gathering a host's variables is what costs; templating one of them is cheap.
+        variables = self._variables.get(host)
+        if variables is None:
+            variables = self._variables[host] = self.hostvars[host]
         if name not in variables:
             return None
         try:

@@ -1,0 +1,91 @@
+"""The actions in a run of ansible-playbook: what roles get, host by host."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from unit.fleet import bare
+from unit.playbook import inventory, play
+
+BOOK = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - devnode.gpu.plan:
+        kind: "{{ kind }}"
+      register: plan
+    - ansible.builtin.copy:
+        content: "{{ plan | to_json }}"
+        dest: "{{ inventory_dir }}/{{ inventory_hostname }}.json"
+        mode: "0644"
+"""
+RECORD = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - devnode.gpu.known_hosts_record:
+        entries: "{{ {'nlp.' ~ inventory_hostname: [key]} }}"
+"""
+
+
+def _change(variables, children):
+    variables["kind"] = "node"
+    children["devnode_bastions"]["vars"] = {"kind": "bastion"}
+    people = {"devnode_client_people": ["ada"], "kind": "client"}
+    children["devnode_clients"] = {"hosts": {"laptop": people}}
+
+
+def test_each_host_gets_its_own_plan(tmp_path):
+    inventory(tmp_path, _change)
+    with (tmp_path / "known_hosts").open("a") as record:
+        record.write(f"nlp.gpu-01 {bare('nlp')}\n")
+    (tmp_path / "book.yml").write_text(BOOK)
+    done = play(tmp_path, tmp_path / "book.yml")
+    assert done.returncode == 0, done.stdout
+    plans = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in ("bastion", "gpu-01", "laptop")}
+    assert plans["bastion"]["bastion"]["relay_users"][0]["targets"] == [{"host": "10.0.0.11", "port": 2201}]
+    assert plans["gpu-01"]["workspaces"][0]["bind_address"] == "10.0.0.11"
+    assert [view["person"] for view in plans["laptop"]["views"]] == ["ada"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda variables, _children: variables.update(kind="bastion"),
+            'group devnode_bastions: "gpu-01" is not in it',
+        ),
+        (lambda variables, _children: variables.update(kind="laptop"), "value of kind must be one of"),
+    ],
+)
+def test_a_wrong_kind(tmp_path, change, message):
+    inventory(tmp_path, change)
+    (tmp_path / "book.yml").write_text(BOOK)
+    done = play(tmp_path, tmp_path / "book.yml", "--limit", "gpu-01")
+    assert done.returncode != 0
+    assert message in " ".join(done.stdout.split())
+
+
+def test_many_hosts_record_at_once(tmp_path):
+    """Every host of a play writes the same file from a process of its own."""
+    names = [f"n{at:02}" for at in range(12)]
+
+    def change(_variables, children):
+        children["devnode_nodes"]["hosts"] = {name: {} for name in names}
+        del children["devnode_bastions"]
+
+    inventory(tmp_path, change, known=["kept"])
+    (tmp_path / "book.yml").write_text(RECORD)
+    key = ["-e", json.dumps({"key": bare("nlp")}), "--forks", "12"]
+    seen = play(tmp_path, tmp_path / "book.yml", *key, "--check", "--diff")
+    assert "+nlp.n00 ssh-ed25519" in seen.stdout
+    assert (tmp_path / "known_hosts").read_text() == f"kept {bare('kept')}\n"
+    assert play(tmp_path, tmp_path / "book.yml", *key).returncode == 0
+    lines = (tmp_path / "known_hosts").read_text().splitlines()
+    assert lines[0] == f"kept {bare('kept')}"
+    assert lines[1:] == [f"nlp.{name} {bare('nlp')} devnode:workspaces@{name}" for name in names]
+    assert "changed=1" not in play(tmp_path, tmp_path / "book.yml", *key).stdout
+    other = play(tmp_path, tmp_path / "book.yml", "-e", json.dumps({"key": bare("other")}), "--limit", "n00")
+    assert other.returncode != 0
+    assert "Host keys differ from the record" in " ".join(other.stdout.split())
