@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,21 +17,28 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lab.devlab import engine, fleet, images, needs, playbook, services, standins
 from lab.devlab.paths import CACHE_DIR, LAB_DIR, ROOT
-from lab.devlab.shell import LabError, say, step
+from lab.devlab.shell import LabError, run, say, step
 
 SUMMARY = """
-The fleet is up ({seconds:.0f} s; on the hosts {changed} changed). You are ada, an engineer. Try, in this directory:
+The fleet is up ({seconds:.0f} s; {changed} changed on the hosts). You are ada, an engineer. Try, in this directory:
 
-  ssh -F {config} gpu-01 'python3 -c "import torch; print(torch.__version__)"'   # PyTorch in your container on gpu-01
-  ssh -F {config} -O check gpu-01                             # the shared connection; later commands are fast
-  scp -F {config} README.md gpu-01:                           # sftp and rsync -e 'ssh -F {config}' likewise
-  ssh -F {config} gpu-01 git clone git@git.lab.internal:demo.git   # the key stays in your agent
-  ssh -F {config} gpu-01 devnode-jupyter                      # JupyterLab's address on this machine
-  ssh -F {config} bastion                                     # refused: it only relays
+  ssh -F {config} gpu-01 'python3 -c "import torch; print(torch.__version__)"'
+      PyTorch, in your own container on gpu-01
+  ssh -F {config} -O check gpu-01
+      the shared connection; whatever comes next over it starts at once
+  scp -F {config} README.md gpu-01:
+      and sftp -F {config} gpu-01, and rsync -e 'ssh -F {config}'
+  ssh -F {config} gpu-01 git clone git@git.lab.internal:demo.git
+      a private repository; the key is only in your agent, and stays there
+  ssh -F {config} gpu-01 devnode-jupyter --port {jupyter}
+      JupyterLab's address on this machine
+  ssh -F {config} bastion
+      refused: the bastion only leads on
 
-  make demo           again: changes nothing on the hosts
-  make demo-down      takes everything away; images stay in the engine, stand-ins in {cache}
+More about your access: {readme}
+Again: make demo (changes nothing on the hosts). Away with it: make demo-down (images and {cache} stay).
 """
+JUPYTER = re.compile(r"^localforward \S*?(\d+) \S*:8888$", re.MULTILINE)
 
 
 def up() -> None:
@@ -45,9 +53,24 @@ def up() -> None:
     with step("site.yml"):
         recap = playbook.run_site()
     say(recap.table)
-    seconds = time.monotonic() - started
-    config = shown(LAB_DIR / "engineer" / "config")
-    print(SUMMARY.format(seconds=seconds, changed=recap.changed, config=config, cache=shown(CACHE_DIR)))
+    print(summary(time.monotonic() - started, recap.changed, LAB_DIR / "engineer"))
+
+
+def summary(seconds: float, changed: int, kit: Path) -> str:
+    return SUMMARY.format(
+        seconds=seconds,
+        changed=changed,
+        config=shown(kit / "config"),
+        readme=shown(kit / "README.md"),
+        jupyter=jupyter_port(run(["ssh", "-G", "-F", kit / "config", "gpu-01"])),
+        cache=shown(CACHE_DIR),
+    )
+
+
+def jupyter_port(effective: str) -> str:
+    """The local end of the forward to JupyterLab, from `ssh -G`. The brackets around addresses come and go."""
+    found = JUPYTER.search(effective.replace("[", "").replace("]", ""))
+    return found[1] if found else "8888"
 
 
 def prepare() -> dict[str, dict[str, Any]]:

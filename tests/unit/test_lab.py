@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from lab import demo
 from lab.devlab import fleet, hosts, images, keys, needs, networks, playbook, scenario, trust
 from lab.devlab.shell import LabError, attempt, run, wait_for
 
@@ -202,3 +203,12 @@ def test_only_the_bastion_is_in_both_networks() -> None:
     for machine in fleet.MACHINES:
         for network, address in machine.addresses:
             assert address.rsplit(".", 1)[0] == fleet.SUBNETS[network].rsplit(".", 1)[0]
+
+
+@pytest.mark.parametrize(
+    "forward", ["127.0.0.1:24608 127.0.0.1:8888", "[127.0.0.1]:24608 [127.0.0.1]:8888", "24608 [::1]:8888"]
+)
+def test_the_summary_names_the_jupyter_forward(forward: str) -> None:
+    assert (
+        demo.jupyter_port(f"port 2201\nlocalforward 127.0.0.1:6006 127.0.0.1:6006\nlocalforward {forward}\n") == "24608"
+    )

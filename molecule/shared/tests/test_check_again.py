@@ -19,6 +19,12 @@ def _scenario_args() -> list[str]:
     return list(config["provisioner"].get("ansible_args") or [])
 
 
+def playbook_arguments() -> list[str]:
+    """What the scenario adds to every run of ansible-playbook, from the configuration that Molecule merged."""
+    merged = yaml.safe_load(Path(os.environ["MOLECULE_FILE"]).read_text())
+    return [str(word) for word in merged["ansible"]["executor"]["args"]["ansible_playbook"]]
+
+
 def test_check_mode_on_the_finished_host_changes_nothing() -> None:
     done = subprocess.run(
         [
@@ -28,6 +34,7 @@ def test_check_mode_on_the_finished_host_changes_nothing() -> None:
             "--inventory",
             os.environ["MOLECULE_INVENTORY_FILE"],
             *_scenario_args(),
+            *playbook_arguments(),
             "--skip-tags=molecule-notest,notest,molecule-idempotence-notest",
             os.path.join(os.environ["MOLECULE_SCENARIO_DIRECTORY"], "converge.yml"),
         ],
