@@ -87,7 +87,7 @@ def test_jupyter_answers_through_the_configured_forward_and_only_with_its_token(
     assert forward, "the configuration names no forward for Jupyter"
     local = forward[0].split()[0].rsplit(":", 1)[-1].strip("[]")
     assert ssh("gpu-01", "true").returncode == 0  # the shared connection carries the forward
-    token = ssh("gpu-01", "devnode-jupyter --token").stdout.strip()
+    token = ssh("gpu-01", "devnode-jupyter token").stdout.strip()
     assert len(token) >= 32
     url = f"http://127.0.0.1:{local}/api/kernelspecs"
     with urllib.request.urlopen(f"{url}?token={token}", timeout=20) as answer:  # noqa: S310  our own loopback
