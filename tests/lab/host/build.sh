@@ -37,6 +37,8 @@ chmod 0600 /etc/ssh/sshd_config.d/50-cloud-init.conf
 printf 'automation ALL=(ALL) NOPASSWD:ALL\n' >/etc/sudoers.d/90-cloud-init-users
 chmod 0440 /etc/sudoers.d/90-cloud-init-users
 
+printf 'LANG=C.UTF-8\n' >/etc/default/locale
+
 # Every host makes its own identity at its first boot.
 rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id
 : >/etc/machine-id
