@@ -11,7 +11,8 @@ short_description: Create, update and remove the declared conda environments of 
 version_added: 0.1.0
 description:
   - Brings the named environments of a prefix to their declaration, all in one task. It drives conda by its documented
-    commands only (C(conda env create), C(conda env update --prune), C(conda env remove), C(conda run ... pip)).
+    commands only (C(conda env create), C(conda env update --prune), C(conda env remove)), and takes pip packages away
+    with base's C(pip --python).
   - What was built is noted beside each environment, with its declaration and the list of what is installed. A run in
     which nothing differs does not start conda at all.
   - An environment that is no longer declared is removed, if this module made it. Others are never touched unless
@@ -92,7 +93,7 @@ attributes:
     description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
     support: full
 author:
-  - devnode.gpu contributors (@devnode)
+  - The devnode.gpu authors
 """
 
 EXAMPLES = r"""
@@ -190,9 +191,12 @@ class Worker:
             raise HostError(f"{name}: could not be created, and nothing of it is left. conda said:\n{ran.tail()}")
 
     def uninstall(self, name: str, packages: list[str]) -> None:
-        if packages:
-            target = ["--prefix", str(self.directory(name))]
-            ran = self.conda("run", *target, "python", "-m", "pip", "uninstall", "--yes", *packages)
+        """By base's pip, because an environment need not have (or no longer has) one of its own."""
+        python = self.directory(name) / "bin/python"
+        if packages and python.exists():
+            base = str(self.prefix / "bin/python")
+            argv = [base, "-m", "pip", "--python", str(python), "uninstall", "--yes", *packages]
+            ran = conda_host.run(argv, self.timeout)
             if ran.code:
                 raise HostError(f"{name}: pip could not take away {', '.join(packages)}. It said:\n{ran.tail()}")
 

@@ -77,7 +77,7 @@ attributes:
     description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
     support: full
 author:
-  - devnode.gpu contributors (@devnode)
+  - The devnode.gpu authors
 """
 
 EXAMPLES = r"""
@@ -239,8 +239,8 @@ def verify(prefix: Path, wanted: Wanted, timeout: int) -> Found:
     problems = list(found.missing)
     if ran.code:
         problems.append(f"working conda: {ran.tail(5)}")
-    elif version_key(found.conda) != version_key(conda_of(wanted.version)):
-        problems.append(f"conda {conda_of(wanted.version)} (it has {found.conda or 'none'})")
+    elif not ran.out.split() or version_key(ran.out.split()[-1]) != version_key(conda_of(wanted.version)):
+        problems.append(f"conda {conda_of(wanted.version)} (it says: {ran.out.strip() or 'nothing'})")
     if wanted.python and found.python != wanted.python:
         problems.append(f"Python {wanted.python} (it has {found.python or 'none'})")
     if problems:

@@ -261,11 +261,11 @@ def installed_module(name: str) -> Tree:
 # --- writing -------------------------------------------------------------------------------------------------------
 
 
-def write_tar(file: io.BufferedIOBase | Any, tree: Tree) -> None:
+def write_tar(file: io.BufferedIOBase | Any, tree: Tree, mtime: int = EPOCH) -> None:
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, entry in sorted(tree.items()):
             member = tarfile.TarInfo(name)
-            member.mtime = EPOCH
+            member.mtime = mtime
             member.mode = entry.mode
             if entry.target:
                 member.type, member.linkname = tarfile.SYMTYPE, entry.target
@@ -308,7 +308,8 @@ def write_channel(packages: list[Package], channel: Path) -> None:
         (channel / subdir).mkdir(parents=True)
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda package: write_package(package, channel), packages))
-    asyncio.run(rattler.index.index_fs(channel))
+    # No shards: py-rattler takes a "304 Not Modified" for them, which simple web servers send, for an error.
+    asyncio.run(rattler.index.index_fs(channel, write_shards=False))
 
 
 def write_wheel(directory: Path, name: str, version: str) -> None:
@@ -407,7 +408,8 @@ def write_installer(path: Path, version: str, python: Package, pip: Package) -> 
     tree["conda-meta/history"] = Entry(b"")
     payload = io.BytesIO()
     with gzip.GzipFile(fileobj=payload, mode="wb", compresslevel=1, mtime=EPOCH) as file:
-        write_tar(file, tree)
+        # A time of its own for each version, or Python would go on with the old version's compiled files.
+        write_tar(file, tree, EPOCH + int("".join(re.findall("[0-9]", version))))
     data = payload.getvalue()
     values = {
         "VERSION": f"py311_{version}",

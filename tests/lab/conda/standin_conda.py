@@ -285,6 +285,7 @@ async def _transact(
     try:
         solution = await rattler.solve(
             sources=sources,
+            gateway=rattler.Gateway(cache_dir() / "cache"),
             specs=[rattler.MatchSpec(spec) for spec in solve_for],
             constraints=[rattler.MatchSpec(pin) for pin in pins if pin and not pin.startswith("#")],
             platforms=[PLATFORM, "noarch"],
@@ -371,7 +372,7 @@ def install_explicit(prefix: Path, path: Path, args: argparse.Namespace) -> None
         for entry in urls:
             url, _, digest = entry.partition("#")
             channel, subdir, name = url.rsplit("/", 2)
-            data = await rattler.Gateway().query(
+            data = await rattler.Gateway(cache_dir() / "cache").query(
                 [rattler.Channel(channel)], [subdir], [package_name(name.rsplit("-", 2)[0])], recursive=False
             )
             hits = [record for group in data for record in group if record.url == url]
