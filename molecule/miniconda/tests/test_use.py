@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What users get, on the finished host."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from conftest import PREFIX, Box
+
+# --- every kind of shell -------------------------------------------------------------------------------------------
+
+SHELLS = {
+    "a command over ssh": "conda --version",
+    "a login shell": "bash -lc 'conda --version'",
+    "a plain login shell": "sh -lc 'conda --version'",
+    "sudo": "sudo -n conda --version",
+    "root's login shell": "sudo -n -i conda --version",
+    "an interactive shell": "bash -ic 'type -t conda && conda --version' 2>/dev/null",
+    "a service": "sudo -n systemd-run --quiet --wait --pipe conda --version",
+}
+
+
+@pytest.mark.parametrize("kind", SHELLS)
+def test_every_shell_finds_conda(box: Box, kind: str) -> None:
+    assert re.search(r"^conda \d+\.\d+\.\d+$", box.person(SHELLS[kind]), re.MULTILINE)
+
+
+def test_nothing_is_activated_by_itself(box: Box) -> None:
+    assert (
+        box.person("bash -lic 'echo \"prefix:$CONDA_PREFIX\"; command -v python3' 2>/dev/null")
+        == "prefix:\n/usr/bin/python3"
+    )
+
+
+@pytest.mark.standin
+@pytest.mark.parametrize("shell", ["bash -lc", "bash -ic"])
+def test_an_environment_can_be_activated(box: Box, shell: str) -> None:
+    program = "import labplot, labpip, sys; print(sys.prefix, labpip.__version__)"
+    said = box.person(f"{shell} 'conda activate plot-py311 && python -c \"{program}\"' 2>/dev/null")
+    assert said == f"{PREFIX}/envs/plot-py311 1.0"
+
+
+# --- what is in it -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.standin
+def test_the_declared_environments_work(box: Box) -> None:
+    assert box.environments() == ["fit-py311", "plot-py311"]
+    program = "import labmath, labplot, sys; print(labmath.__version__, *sys.version_info[:2])"
+    said = box.person(f"conda run -n plot-py311 python -c '{program}'")
+    assert said == "1.1 3 11"
+    assert box.person("conda run -n fit-py311 python -c 'import labfit, labmath; print(labmath.__version__)'") == "2.0"
+    assert box.person("conda run -n fit-py311 labtool") == "labtool 1.0"
+
+
+def test_base_is_python_311_and_pinned(box: Box) -> None:
+    assert box.root(f"{PREFIX}/bin/python -c 'import sys; print(*sys.version_info[:2])'") == "3 11"
+    assert box.root(f"cat {PREFIX}/conda-meta/pinned") == "python 3.11.*"
+
+
+def test_conda_asks_conda_forge_only(box: Box) -> None:
+    shown = json.loads(box.person("conda config --show channels default_channels channel_priority --json"))
+    assert shown["channels"] == ["conda-forge"]
+    assert shown["channel_priority"] == "strict"
+    assert all("conda-forge" in str(url) for url in shown["default_channels"])
+    assert "anaconda.com" not in box.root(f"cat {PREFIX}/.condarc")
+
+
+def test_everything_belongs_to_root(box: Box) -> None:
+    assert box.root(f"find {PREFIX} ! -user root -o ! -type l -perm /002 | head") == ""
+
+
+def test_base_is_protected_from_users_and_from_root(box: Box) -> None:
+    by_user = box.ssh("conda install --name base --yes labtool")
+    assert by_user.returncode == 1
+    assert re.search("EnvironmentNotWritable|EnvironmentIsFrozen", by_user.stderr), by_user.stderr
+    by_root = box.ssh("sudo -n conda install --name base --yes labtool")
+    assert by_root.returncode == 1
+    assert "frozen" in by_root.stderr.lower(), by_root.stderr
+    by_pip = box.ssh(f"sudo -n {PREFIX}/bin/python -m pip install labpip")
+    assert by_pip.returncode == 1
+    assert "externally-managed-environment" in by_pip.stderr, by_pip.stderr
+
+
+@pytest.mark.standin
+def test_users_make_environments_of_their_own(box: Box) -> None:
+    box.person("conda create --name mine --yes --quiet python=3.11 labtool")
+    try:
+        assert box.person("conda run -n mine labtool") == "labtool 1.0"
+        assert box.person("test -d ~/.conda/envs/mine && echo there") == "there"
+        assert box.ssh("conda install --name plot-py311 --yes labtool").returncode == 1
+    finally:
+        box.person("conda env remove --name mine --yes")
+
+
+@pytest.mark.standin
+def test_the_word_defaults_does_not_lead_to_anaconda(box: Box) -> None:
+    """And without our configuration it would: that is the prompt that scripts die of."""
+    made = box.ssh("conda create --name d --yes --quiet --channel defaults --override-channels labmath")
+    assert made.returncode == 0, made.stderr
+    box.person("conda env remove --name d --yes")
+    box.root(f"mv {PREFIX}/.condarc /root/kept")
+    bare = box.host.run(f"{PREFIX}/bin/conda create --name d --yes labmath")
+    box.root(f"mv /root/kept {PREFIX}/.condarc")
+    assert bare.rc == 1
+    assert "CondaToSNonInteractiveError" in bare.stderr
+
+
+# --- runs ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_without_changes_is_short_and_does_not_start_conda(box: Box) -> None:
+    conda = f"{PREFIX}/bin/conda"
+    box.root(f"mv {conda} {conda}.real && printf '#!/bin/sh\\nexit 99\\n' > {conda} && chmod 755 {conda}")
+    try:
+        play = box.play()
+    finally:
+        box.root(f"mv {conda}.real {conda}")
+    play.ok()
+    assert play.changed == 0
+    assert play.results <= 10
