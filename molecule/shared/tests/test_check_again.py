@@ -13,12 +13,6 @@ import yaml
 RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
 
-def _scenario_args() -> list[str]:
-    """What the scenario itself passes to ansible-playbook (an inventory of its own, for one)."""
-    config = yaml.safe_load(Path(os.environ["MOLECULE_FILE"]).read_text())
-    return list(config["provisioner"].get("ansible_args") or [])
-
-
 def playbook_arguments() -> list[str]:
     """What the scenario adds to every run of ansible-playbook, from the configuration that Molecule merged."""
     merged = yaml.safe_load(Path(os.environ["MOLECULE_FILE"]).read_text())
@@ -33,7 +27,6 @@ def test_check_mode_on_the_finished_host_changes_nothing() -> None:
             "--diff",
             "--inventory",
             os.environ["MOLECULE_INVENTORY_FILE"],
-            *_scenario_args(),
             *playbook_arguments(),
             "--skip-tags=molecule-notest,notest,molecule-idempotence-notest",
             os.path.join(os.environ["MOLECULE_SCENARIO_DIRECTORY"], "converge.yml"),
