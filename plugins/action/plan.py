@@ -61,8 +61,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _views(self, loaded: Topology, host_keys: str, inventory: Inventory, kind: str) -> dict[str, Any]:
         if host_keys != "none":
             _require_host_keys(loaded, inventory.known_hosts)
-        people = inventory.client_people([person.name for person in loaded.people]) if kind == "client" else []
-        views, left_out = topology_view.views(loaded, people)
+        machine = loaded.machine[inventory.name] if kind == "client" else None
+        views, left_out = topology_view.views(loaded, machine)
         if host_keys != "none":
             errors = client_view.parse_views(views, "client views")[1]
             if errors:

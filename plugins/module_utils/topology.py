@@ -33,6 +33,7 @@ class Source:
 
     bastions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     nodes: Mapping[str, Optional[Mapping[str, Any]]] = field(default_factory=dict)
+    machines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # those of people (devnode_clients)
     groups: Mapping[str, Tuple[str, ...]] = field(default_factory=dict)  # other groups, for `nodes:`
     users: Any = None
     workspaces: Any = None
@@ -51,6 +52,7 @@ def load(source: Source) -> Topology:
     users = parse.parse_users(problems, source.users or [])
     projects = parse.parse_projects(problems, source.projects or [])
     workspaces = parse.parse_workspaces(problems, source.workspaces or [], _node_names(source))
+    machines = [parse.parse_machine(problems, name, source.machines[name]) for name in sorted(source.machines)]
     networks = Entry(problems, "", {_NETWORKS[0]: source.allowed_networks, _NETWORKS[1]: source.controllers}, _NETWORKS)
     allowed_networks = networks.each(_NETWORKS[0], validators.network)
     controllers = networks.each(_NETWORKS[1], validators.network)
@@ -59,6 +61,7 @@ def load(source: Source) -> Topology:
 
     topology_check.check_hosts(problems, list(source.bastions), list(source.nodes), hosts)
     topology_check.check_users(users)
+    topology_check.check_machines(users, machines)
     topology_check.check_projects(projects)
     topology_check.check_names(problems, source.bastions, source.nodes, workspaces)
     topology_check.check_workspaces(users, projects, workspaces, hosts)
@@ -73,6 +76,7 @@ def load(source: Source) -> Topology:
     return Topology(
         bastions=tuple(hosts[name] for name in sorted(source.bastions)),
         nodes=tuple(hosts[name] for name in sorted(source.nodes) if name in hosts),
+        machines=tuple(machine for _entry, machine in machines),
         people=tuple(present.values()),
         workspaces=tuple(sorted((item for item in kept if item), key=lambda item: item.name)),
         projects=tuple(sorted((item for _entry, item in projects if item), key=lambda item: item.name)),

@@ -9,6 +9,7 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_read import Entry, Problems
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import (
     Host,
+    Machine,
     Person,
     Project,
     Workspace,
@@ -41,6 +42,16 @@ def check_users(users: Users) -> None:
             continue
         names.claim(entry, "name", person.name, person.name, "a person is listed once")
         uids.claim(entry, "uid", person.uid, person.uid, "files and rights go by this number, also those of who left")
+
+
+def check_machines(users: Users, machines: Sequence[Tuple[Entry, Machine]]) -> None:
+    """Only people who are listed work at a machine; those who left may stay in its list."""
+    listed = sorted(str(entry.data.get("name")) for entry, _person in users)
+    for entry, machine in machines:
+        for at, name in enumerate(machine.people or ()):
+            if name is not None and name not in listed:
+                allowed = ", ".join(listed[:20]) or "nobody: devnode_users is empty"
+                entry.bad(f"devnode_client_people[{at}]", name, "is not in devnode_users", allowed)
 
 
 def check_projects(projects: Projects) -> None:

@@ -14,6 +14,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import 
     Forward,
     GitHost,
     Host,
+    Machine,
     Mount,
     Person,
     Project,
@@ -35,6 +36,9 @@ CLIENT_KEYS = (
     "workspace_identity_files",
     "project_keys",
 )
+# What a managed machine may say for everybody who works there. The rest is a person's, or follows from their account.
+MACHINE_KEYS = ("openssh", "multiplexing", "bastion_identity_files", "workspace_identity_files", "project_keys")
+MACHINE_HOST_KEYS = ("devnode_client_people", "devnode_client")
 PROJECT_KEYS = ("name", "agent_forwarding", "git_hosts")
 WORKSPACE_KEYS = (
     "name",
@@ -135,8 +139,14 @@ def _client(user: Entry) -> Client:
     if not user.has("client"):
         return Client()
     raw = Entry(user.problems, f"{user.path}.client", user.data["client"], CLIENT_KEYS)
+    client = _client_fields(raw)
+    user.ok = user.ok and raw.ok
+    return client
+
+
+def _client_fields(raw: Entry) -> Client:
     path = client_view.home_path
-    client = Client(
+    return Client(
         platform=raw.get("platform", lambda value: validators.choice(value, client_view.PLATFORMS), ""),
         openssh=raw.get("openssh", openssh, ""),
         account=raw.get("account", validators.login, ""),
@@ -148,8 +158,20 @@ def _client(user: Entry) -> Client:
         workspace_identity_files=raw.each("workspace_identity_files", path),
         project_keys=_mapping(raw, "project_keys", validators.name, path),
     )
-    user.ok = user.ok and raw.ok
-    return client
+
+
+def parse_machine(problems: Problems, name: str, variables: Mapping[str, Any]) -> Tuple[Entry, Machine]:
+    """A machine in devnode_clients from its host variables."""
+    given = {key: variables.get(key) for key in MACHINE_HOST_KEYS}
+    where = Entry(problems, f"host {name}", given, MACHINE_HOST_KEYS)
+    # An empty list is nobody; only without one everybody is meant.
+    named = where.has("devnode_client_people")
+    people = where.each("devnode_client_people", validators.login) if named else None
+    client = Client()
+    if where.has("devnode_client"):
+        raw = Entry(problems, f"host {name}.devnode_client", given["devnode_client"], MACHINE_KEYS)
+        client = _client_fields(raw)
+    return where, Machine(name, people, client)
 
 
 def _mapping(entry: Entry, key: str, check_key: Any, check_value: Any) -> Dict[str, str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import PublicKey
 
@@ -37,6 +37,15 @@ class Client:
     bastion_identity_files: Tuple[str, ...] = ()
     workspace_identity_files: Tuple[str, ...] = ()
     project_keys: Dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A managed machine that people work at: their configuration is installed into their homes there."""
+
+    name: str
+    people: Optional[Tuple[str, ...]] = None  # None: everybody
+    client: Client = Client()  # for all of them; what they say about a machine of their own does not hold here
 
 
 @dataclass(frozen=True)
@@ -133,6 +142,7 @@ class Topology:
 
     bastions: Tuple[Host, ...] = ()
     nodes: Tuple[Host, ...] = ()
+    machines: Tuple[Machine, ...] = ()
     people: Tuple[Person, ...] = ()
     workspaces: Tuple[Workspace, ...] = ()
     projects: Tuple[Project, ...] = ()
@@ -156,6 +166,11 @@ class Topology:
     def node(self) -> Dict[str, Host]:
         """Nodes by name."""
         return {host.name: host for host in self.nodes}
+
+    @cached_property
+    def machine(self) -> Dict[str, Machine]:
+        """Managed machines of people by name."""
+        return {machine.name: machine for machine in self.machines}
 
     @cached_property
     def project(self) -> Dict[str, Project]:

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.devnode.gpu.plugins.module_utils import client_view
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_check import JUPYTER_PORT
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import (
+    Client,
     Host,
+    Machine,
     Person,
     Topology,
     Workspace,
@@ -19,8 +21,14 @@ from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import 
 Places = List[Tuple[Workspace, Host]]
 
 
-def views(topology: Topology, people: Sequence[str] = ()) -> Tuple[List[Dict[str, Any]], List[str]]:
-    """The views of everybody who may reach something (or of `people`), and what had to be left out.
+# Somebody with one key for bastions and another for what lies behind has two files.
+BASTION_KEY = "~/.ssh/id_ed25519_bastion"
+
+
+def views(topology: Topology, machine: Optional[Machine] = None) -> Tuple[List[Dict[str, Any]], List[str]]:
+    """The views of everybody who may reach something, and what had to be left out.
+
+    With a machine: of those who work there, for their homes on it; else for the machine that each of them sits at.
 
     A workspace without a recorded host key is left out, because ssh could only refuse it: its node's play records it.
     """
@@ -28,12 +36,22 @@ def views(topology: Topology, people: Sequence[str] = ()) -> Tuple[List[Dict[str
     found: List[Dict[str, Any]] = []
     left_out: List[str] = []
     for person in topology.people:
-        if (people and person.name not in people) or not (person.name in places or person.operator):
+        if not (person.name in places or person.operator):
             continue
+        if machine is not None:
+            if machine.people is not None and person.name not in machine.people:
+                continue
+            person = replace(person, client=_at(machine, person))
         reached = places.get(person.name, [])
         left_out.extend(_alias(place) for place in reached if _alias(place) not in topology.host_keys)
         found.append(_view(topology, person, reached).to_dict())
     return found, sorted(set(left_out))
+
+
+def _at(machine: Machine, person: Person) -> Client:
+    """The client of a person on a managed machine: of their own one, only what goes wherever they go."""
+    own = person.client
+    return replace(machine.client, account=own.account, multiplexing=own.multiplexing or machine.client.multiplexing)
 
 
 def missing_hosts(topology: Topology) -> List[str]:
@@ -110,11 +128,17 @@ def _jump(person: Person, bastion: Host) -> client_view.Host:
         port=bastion.ssh_port,
         user=person.name,
         host_key_alias=bastion.name,
-        identity_files=person.client.bastion_identity_files,
+        identity_files=person.client.bastion_identity_files or _bastion_key(person),
         kind="host",
         login=person.operator,
         reason="the bastion itself, for operators" if person.operator else "only leads on: nobody gets a shell there",
     )
+
+
+def _bastion_key(person: Person) -> Tuple[str, ...]:
+    """Where the key for the bastion lies by default: beside the one for workspaces when it is another one."""
+    one_for_both = {key.bare for key in person.bastion_keys} & {key.bare for key in person.workspace_keys}
+    return () if one_for_both or person.client.workspace_identity_files else (BASTION_KEY,)
 
 
 def _machine(person: Person, node: Host) -> client_view.Host:

@@ -21,7 +21,9 @@ options:
     description:
       - V(bastion) and V(node) plan for the current host, which must be in C(devnode_bastions) or C(devnode_nodes).
       - V(client) gives the views of the people of the current host, which must be in C(devnode_clients).
-        C(devnode_client_people) names them; without it everybody is meant.
+        C(devnode_client_people) names them; without it everybody is meant. Their configuration is made for this
+        machine. What C(devnode_users[].client) says about a machine of their own (paths, platform, version) does not
+        hold here; C(devnode_client) may say it for everybody on this one.
       - V(fleet) checks everything and gives the views of all people. It can run on any host, also on C(localhost).
     type: str
     required: true

@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible_collections.devnode.gpu.plugins.module_utils import topology
-from ansible_collections.devnode.gpu.plugins.module_utils.topology_parse import HOST_KEYS
+from ansible_collections.devnode.gpu.plugins.module_utils.topology_parse import HOST_KEYS, MACHINE_HOST_KEYS
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_read import Problem, TopologyError
 
 BASTIONS, NODES, CLIENTS = "devnode_bastions", "devnode_nodes", "devnode_clients"
@@ -48,31 +48,17 @@ class Inventory:
             raise TopologyError([Problem(f"{name} (host {host})", "", f"cannot be evaluated: {why}")]) from error
 
     def source(self, kind: str) -> topology.Source:
-        """What the topology is made from. A node's plan needs no other node's variables."""
+        """What the topology is made from. A plan needs the variables of no other host of its kind."""
         read = {name for name in self.group(NODES) if kind != "node" or name == self.name}
+        machines = {"fleet": self.group(CLIENTS), "client": [self.name]}.get(kind, [])
         return topology.Source(
             bastions={name: self._host(name) for name in self.group(BASTIONS)},
             nodes={name: self._host(name) if name in read else None for name in self.group(NODES)},
+            machines={name: {key: self.get(name, key) for key in MACHINE_HOST_KEYS} for name in machines},
             groups={name: tuple(map(str, hosts)) for name, hosts in self.groups.items() if name not in ("all",)},
             known_hosts=self.known_hosts.read_text(encoding="utf-8") if self.known_hosts.is_file() else "",
             **{name: self.get(self.reference, f"devnode_{name}") for name in LISTS},
         )
-
-    def client_people(self, names: list[str]) -> list[str]:
-        """Who works on this client machine: devnode_client_people, everybody in `names` when it is not given."""
-        people = self.get(self.name, "devnode_client_people")
-        if people is None:
-            return names
-        unknown = [name for name in people if name not in names]
-        if unknown:
-            problem = Problem(
-                f"devnode_client_people (host {self.name})",
-                f'"{unknown[0]}"',
-                "is not in devnode_users",
-                ", ".join(names),
-            )
-            raise TopologyError([problem])
-        return list(people)
 
     def bastion_of(self, node: str) -> str:
         """The bastion in front of a node; the first by name when it names none."""

@@ -28,6 +28,7 @@ PLAIN = {
         }
     },
     "nodes": {"gpu-01": {"devnode_address": "10.0.0.11"}, "gpu-02": {"devnode_address": "10.0.0.12"}},
+    "machines": {"desk": {}},
     "groups": {"big": ("gpu-01", "gpu-02", "elsewhere")},
     "users": [
         {"name": "olga", "uid": 2000, "operator": True, "keys": [key("olga")]},

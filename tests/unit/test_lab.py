@@ -6,8 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ansible_collections.devnode.gpu.plugins.module_utils import client_view, topology_view
 from lab import demo
-from lab.devlab import fleet, hosts, images, keys, needs, networks, playbook, scenario, trust
+from lab.devlab import fleet, hosts, images, keys, needs, networks, people, playbook, scenario, trust
 from lab.devlab.shell import LabError, attempt, run, wait_for
 
 CERT_A = "-----BEGIN CERTIFICATE-----\nQUFB\nQkJC\n-----END CERTIFICATE-----"
@@ -114,6 +115,11 @@ def test_ssh_always_checks_the_host_key(tmp_path: Path) -> None:
     for line in ("hostname 10.0.0.1", "hostkeyalias gpu-01", "user automation", "proxyjump bastion"):
         assert line in effective.splitlines()
     assert f"userknownhostsfile {tmp_path}/with space/known_hosts" in effective
+
+
+def test_on_the_client_machine_the_keys_lie_where_the_model_looks_for_them() -> None:
+    looked_for = {"bastion": topology_view.BASTION_KEY, "workspace": client_view.ClientView("ada").identity_files[0]}
+    assert {purpose: f"~/{path}" for purpose, path in people.DEFAULT_PATHS.items()} == looked_for
 
 
 def test_a_bundle_is_taken_apart_and_compared() -> None:

@@ -94,6 +94,93 @@ def test_views():
     }
 
 
+LAPTOP = {
+    "platform": "macos",
+    "openssh": "9.0",
+    "base_dir": "/Users/ada/fleet",
+    "control_dir": "/Users/ada/cm",
+    "home": "/Users/ada",
+    "account": "lovelace",
+    "multiplexing": "high_security",
+    "bastion_identity_files": ["/Users/ada/door"],
+    "workspace_identity_files": ["/Users/ada/work"],
+    "project_keys": {"corpus": "/Users/ada/corpus"},
+}
+
+
+def _at_desk(machine, **client):
+    """The views on a managed machine `desk`, where ada also has a laptop of her own."""
+
+    def change(values):
+        values["users"][1]["client"] = {**LAPTOP, **client}
+        values["machines"] = {"desk": machine}
+
+    topology = loaded(change)
+    found, _left_out = views(topology, topology.machine["desk"])
+    assert client_view.parse_views(found)[1] == []
+    return found, views(topology)[0]
+
+
+def test_a_managed_machine_has_its_own_paths_and_keeps_what_is_the_persons():
+    (ada,), laptops = _at_desk({"devnode_client_people": ["ada"]})
+    assert "/Users" not in json.dumps(ada)
+    assert "/Users" in json.dumps(laptops[0])
+    assert not {"platform", "openssh", "base_dir", "control_dir", "home", "identity_files"} & set(ada)
+    assert ada["jumps"][0]["identity_files"] == ["~/.ssh/id_ed25519_bastion"]
+    assert ada["agents"][0] == {
+        "name": "corpus",
+        "socket": "~/.ssh/cm/agent-corpus",
+        "key_file": "~/.ssh/id_ed25519_corpus",
+        "destinations": ["nlp.gpu-01>git.example.com"],
+    }
+    assert (ada["account"], ada["multiplexing"]) == ("lovelace", "high_security")
+    for part in ("hosts", "known_hosts"):
+        assert ada[part] == laptops[0][part]
+
+
+def test_a_managed_machine_says_what_holds_for_everybody_there():
+    given = {
+        "openssh": "9.2",
+        "multiplexing": "ci",
+        "bastion_identity_files": ["~/.ssh/door"],
+        "workspace_identity_files": ["~/.ssh/work"],
+        "project_keys": {"corpus": "~/.ssh/corpus"},
+    }
+    (ada, grace, olga), _laptops = _at_desk({"devnode_client": given})
+    for view in (ada, grace, olga):
+        assert (view["openssh"], view["identity_files"]) == ("9.2", ["~/.ssh/work"])
+        assert view["jumps"][0]["identity_files"] == ["~/.ssh/door"]
+    assert (ada["multiplexing"], grace["multiplexing"]) == ("high_security", "ci")  # a machine loosens nobody's choice
+    assert ada["agents"][0]["key_file"] == "~/.ssh/corpus"
+
+
+@pytest.mark.parametrize(
+    ("people", "expected"),
+    [(None, ["ada", "grace", "olga"]), ([], []), (["olga", "ada"], ["ada", "olga"]), ("grace", ["grace"])],
+)
+def test_who_works_at_a_managed_machine(people, expected):
+    found, _laptops = _at_desk({"devnode_client_people": people})
+    assert [view["person"] for view in found] == expected
+
+
+def test_who_left_may_stay_in_a_machines_list():
+    def change(values):
+        values["users"][1]["state"] = "absent"
+        values["machines"] = {"desk": {"devnode_client_people": ["ada", "grace"]}}
+
+    topology = loaded(change)
+    assert [view["person"] for view in views(topology, topology.machine["desk"])[0]] == ["grace"]
+
+
+def test_the_key_for_bastions_lies_beside_the_other_one_when_there_are_two():
+    ada, grace, _olga = views(loaded())[0]
+    assert ada["jumps"][0]["identity_files"] == ["~/.ssh/id_ed25519_bastion"]
+    assert "identity_files" not in grace["jumps"][0]
+    same = {"bastion": [bare("ada")], "workspace": [key("ada")]}
+    ada = views(loaded(lambda values: values["users"][1].update(keys=same)))[0][0]
+    assert "identity_files" not in ada["jumps"][0]
+
+
 def test_a_workspace_without_a_known_key_is_left_out():
     def change(values):
         values["known_hosts"] = "\n".join(line for line in values["known_hosts"].split("\n") if "nlp" not in line)

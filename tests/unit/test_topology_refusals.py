@@ -33,6 +33,10 @@ def _workspace(**entry):
     return _add("workspaces", **{"name": "x", "node": "gpu-02", "owner": "ada", "port": 2300, **entry})
 
 
+def _machine(**variables):
+    return lambda values: values.update(machines={"desk": variables})
+
+
 CASES = {
     "unknown owner": (
         _workspace(owner="eve"),
@@ -212,6 +216,22 @@ CASES = {
         _set("users", 0, "client", to={"platform": "amiga"}),
         'devnode_users[0].client.platform: "amiga" is not one of',
     ),
+    "unknown person at a machine": (
+        _machine(devnode_client_people=["ada", "eve"]),
+        'host desk.devnode_client_people[1]: "eve" is not in devnode_users. Allowed: ada, grace, olga',
+    ),
+    "person twice at a machine": (
+        _machine(devnode_client_people=["ada", "ada"]),
+        'host desk.devnode_client_people[1]: "ada" is listed twice',
+    ),
+    "a home for everybody": (
+        _machine(devnode_client={"home": "/home/ada"}),
+        'host desk.devnode_client: "home" is no key of this. Allowed: openssh, multiplexing',
+    ),
+    "bad version at a machine": (
+        _machine(devnode_client={"openssh": "new"}),
+        'host desk.devnode_client.openssh: "new" is no OpenSSH version',
+    ),
 }
 
 
@@ -255,6 +275,7 @@ PLACES = st.sampled_from(
         *[("workspaces", 0, field) for field in ("name", "node", "owner", "port", "gpus", "members", "env", "mounts")],
         *[("workspaces", 0, field) for field in ("image", "cpus", "memory", "pids", "forwards", "project", "state")],
         *[("nodes", "gpu-01", field) for field in ("devnode_address", "devnode_ip", "devnode_ssh_port")],
+        *[("machines", "desk", field) for field in ("devnode_client_people", "devnode_client")],
         *[("projects", 0, field) for field in ("name", "agent_forwarding", "git_hosts")],
         *[(field,) for field in ("users", "workspaces", "projects", "allowed_networks", "controllers")],
     ]

@@ -32,6 +32,11 @@ def ssh_options(alias: str) -> list[tuple[str, str]]:
     return [(k.lower(), v) for k, _, v in (line.partition(" ") for line in done.stdout.splitlines())]
 
 
+def on_client(command: str, person: str = "ada") -> CommandResult:
+    """A command in a person's login shell on the client machine, with nobody at the keyboard."""
+    return inside("client", "timeout 60 su - %s -c %s </dev/null", person, command)
+
+
 def inside(machine: str, command: str, *args: str) -> CommandResult:
     """A command in one of the lab's hosts, beside ssh (how the lab itself looks at things)."""
     return testinfra.get_host(f"docker://devnode-lab-{machine}").run(command, *args)

@@ -19,7 +19,7 @@ from .shell import LabError, attempt, docker, step
 PREFIX = "devnode-lab-"
 SUBNETS = {"public": "10.203.10.0/24", "private": "10.203.20.0/24"}
 SERVICES_ADDRESS = "10.203.20.30"
-SERVICES, BASTION = "git", "bastion"
+SERVICES, BASTION, CLIENT = "git", "bastion", "client"
 SERVICE_NAMES = ("git.lab.internal", "registry.lab.internal", "packages.lab.internal")
 
 
@@ -36,7 +36,7 @@ MACHINES = (
     Machine(BASTION, "debian12", (("public", "10.203.10.10"), ("private", "10.203.20.10"))),
     Machine("gpu-01", "debian13", (("private", "10.203.20.11"),), gpus=True),
     Machine("gpu-02", "debian13", (("private", "10.203.20.12"),), gpus=True),
-    Machine("client", "debian13", (("public", "10.203.10.20"),)),
+    Machine(CLIENT, "debian13", (("public", "10.203.10.20"),)),
 )
 
 
@@ -92,6 +92,7 @@ def up(facts: dict[str, dict[str, Any]]) -> None:
         made = list(pool.map(lambda machine: _ensure(specs[machine.name], machine.gpus), others))
         digest = pushed.result()
     recreated += [machine.name for machine, new in zip(others, made, strict=True) if new]
+    people.settle(container(CLIENT), people.OWNER)
     write_access(recreated)
     keys.write_private(LAB_DIR / "extra_ca.crt", trust.extra_certificates(container(SERVICES)))
     write_facts(facts, digest)

@@ -12,17 +12,30 @@ from pathlib import Path
 
 from . import keys
 from .paths import LAB_DIR
-from .shell import LabError, attempt, run
+from .shell import LabError, attempt, docker, run
 
 NAMES = ("ops", "ada", "grace")
 PURPOSES = ("bastion", "workspace")
 OWNER, PROJECT = "ada", "corpus"
+# Where ssh looks for them on a machine about which the inventory says nothing else.
+DEFAULT_PATHS = {"bastion": ".ssh/id_ed25519_bastion", "workspace": ".ssh/id_ed25519"}
 
 
 def make_keys() -> None:
     for name in NAMES:
         for purpose in PURPOSES:
             keys.ensure_key(LAB_DIR / "people" / name / purpose, f"{name} {purpose}")
+
+
+def settle(container: str, name: str) -> None:
+    """An account with the person's keys in its home, as the owner of that machine makes it. Once is as good as twice."""
+    account = f"id -u {name} >/dev/null 2>&1 || useradd --create-home --shell /bin/bash {name}"
+    docker("exec", container, "sh", "-c", account)
+    for purpose in PURPOSES:
+        path = DEFAULT_PATHS[purpose]
+        keep = f"umask 077; mkdir -p .ssh; cat >{path}"
+        private = (LAB_DIR / "people" / name / purpose).read_text()
+        docker("exec", "-i", container, "su", "-", name, "-c", keep, stdin=private)
 
 
 def sockets() -> Path:
