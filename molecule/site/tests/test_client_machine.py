@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A managed workstation: ada has an account and her keys there, and the rest came with site.yml. She types no option."""
+"""A managed workstation: ada has an account and her keys there, the rest came with site.yml. She types no option."""
 
 from __future__ import annotations
 

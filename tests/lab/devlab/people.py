@@ -28,7 +28,7 @@ def make_keys() -> None:
 
 
 def settle(container: str, name: str) -> None:
-    """An account with the person's keys in its home, as the owner of that machine makes it. Once is as good as twice."""
+    """An account with the person's keys in its home, as the owner of that machine makes it. Twice does no harm."""
     account = f"id -u {name} >/dev/null 2>&1 || useradd --create-home --shell /bin/bash {name}"
     docker("exec", container, "sh", "-c", account)
     for purpose in PURPOSES:
