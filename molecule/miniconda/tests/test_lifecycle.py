@@ -111,17 +111,40 @@ def test_removed_then_old_then_upgraded_in_place(any_state: Box) -> None:
 
 
 @pytest.mark.standin
-@pytest.mark.parametrize("left", ["by a role that was killed", "by somebody's installer"])
-def test_a_half_made_prefix_is_repaired_and_said(any_state: Box, left: str) -> None:
+def test_a_prefix_that_somebodys_installer_left_half_made_is_repaired_and_said(any_state: Box) -> None:
     any_state.root(f"rm -rf {PREFIX} && head -c 20000000 {INSTALLER} > /srv/conda/short.sh")
     assert any_state.host.run(f"sh /srv/conda/short.sh -b -p {PREFIX}").rc != 0
     assert any_state.host.file(PREFIX).is_directory
-    if "role" in left:
-        any_state.root('printf \'{"doing": "install"}\' > /var/lib/devnode/conda/opt-miniconda.doing')
     play = any_state.play().ok()
     assert "half made" in play.output
     assert "repaired" in play.output
     assert any_state.person("conda run -n fit-py311 labtool") == "labtool 1.0"
+
+
+# What runs, and the sign that it is in the middle of its work.
+MIDDLES = {
+    "the installer": ("[i]nstaller.sh -b", f"{PREFIX}/install_tmp"),
+    "conda": ("[b]in/conda env create", f"{PREFIX}/envs/fit-py311/conda-meta"),
+}
+
+
+@pytest.mark.standin
+@pytest.mark.parametrize("what", MIDDLES)
+def test_a_run_that_is_killed_in_the_middle_is_finished_by_the_next(any_state: Box, what: str) -> None:
+    any_state.root(f"rm -rf {PREFIX}")
+    pattern, sign = MIDDLES[what]
+    with ThreadPoolExecutor() as pool:
+        killed = pool.submit(any_state.play)
+        any_state.root(
+            f"timeout 60 sh -c 'until test -e {sign}; do sleep 0.01; done'; child=$(pgrep -of '{pattern}') && "
+            "kill -KILL $(ps -o ppid= $child) $child"
+        )
+        assert killed.result().code != 0
+    play = any_state.play().ok()
+    assert ("half made" in play.output) == (what == "the installer")
+    assert any_state.person("conda run -n fit-py311 labtool") == "labtool 1.0"
+    assert not any_state.host.file("/var/lib/devnode/conda/opt-miniconda.doing").exists
+    assert not any_state.host.file("/var/lib/devnode/conda/opt-miniconda.creating").exists
 
 
 def test_something_else_in_the_prefix_is_refused(any_state: Box) -> None:
