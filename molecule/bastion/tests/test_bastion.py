@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Role bastion, attacked from a client: people get through to their targets, and get nothing else."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import time
+
+import pytest
+from scenario_hosts import FOLDER, address, connect, play, root
+
+STRANGER = "10.203.255.78"
+
+
+@pytest.fixture(scope="module")
+def target():
+    root("target", "systemctl is-active -q listen || systemd-run -q --unit=listen python3 -m http.server 9999")
+    return address("target")
+
+
+def attempt(command, seconds=15):
+    """A command on the client: its exit code, and all that it printed."""
+    out = root("client", f"set +e; cd /root/kit; timeout {seconds} {command} </dev/null 2>&1; echo rc=$?")
+    text, _mark, code = out.rpartition("rc=")
+    return int(code), text
+
+
+def ssh(*words):
+    return attempt(shlex.join(["ssh", "-F", "/root/kit/config", *words]))
+
+
+def test_people_get_through_to_their_targets(target):
+    code, text = ssh("target-ada", "hostname")
+    assert (code, text) == (0, "target\n")
+    assert ssh("-W", f"{target}:22", "bastion-ada")[1].startswith("SSH-2.0")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["bastion-ada"],
+        ["-tt", "bastion-ada"],
+        ["bastion-ada", "id"],
+        ["-A", "bastion-ada", "id"],
+        ["-X", "bastion-ada", "id"],
+        ["-s", "bastion-ada", "sftp"],
+    ],
+)
+def test_no_shell_command_or_subsystem(words):
+    code, text = ssh(*words)
+    assert code != 0
+    assert "uid=" not in text
+    assert "not permitted" in text or "administratively prohibited" in text or "open failed" in text, text
+
+
+def test_no_sftp_and_no_scp():
+    assert attempt("sftp -F /root/kit/config -b /dev/null bastion-ada")[0] != 0
+    assert attempt("scp -F /root/kit/config bastion-ada:/etc/passwd /tmp/stolen")[0] != 0
+    assert root("client", "ls /tmp").count("stolen") == 0
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["{target}:9999", "target:22", "{bastion}:22", "127.0.0.1:22", "localhost:22", "169.254.169.254:80", "[::1]:22"],
+)
+def test_nothing_off_the_list(target, where):
+    place = where.format(target=target, bastion=address("bastion"))
+    code, text = ssh("-W", place, "bastion-ada")
+    assert code != 0
+    assert "administratively prohibited" in text, text
+
+
+def test_without_targets_there_is_nothing(target):
+    code, text = ssh("-W", f"{target}:22", "bastion-grace")
+    assert code != 0
+    assert "administratively prohibited" in text, text
+
+
+@pytest.mark.parametrize(
+    "option", [["-R", "9002:127.0.0.1:22"], ["-R", "0.0.0.0:9002:127.0.0.1:22"], ["-R", "/tmp/back:127.0.0.1:22"]]
+)
+def test_no_way_back(option):
+    code, text = ssh("-N", "-o", "ExitOnForwardFailure=yes", *option, "bastion-ada")
+    assert code == 255
+    assert "remote port forwarding failed" in text or "forwarding failed" in text, text
+
+
+def test_a_proxy_reaches_no_more_than_the_list(target):
+    """ssh -D is a client's way to ask for many targets: each is checked."""
+    script = f"""
+        ssh -F /root/kit/config -f -N -M -S /root/kit/socks -D 127.0.0.1:9003 bastion-ada
+        curl -s -m 5 --socks5 127.0.0.1:9003 http://{target}:9999/ && echo LEAK
+        curl -s -m 5 --socks5-hostname 127.0.0.1:9003 http://127.0.0.1:22/ && echo LEAK
+        curl -s -m 5 --http0.9 --socks5 127.0.0.1:9003 telnet://{target}:22 | head -c 7
+        ssh -F /root/kit/config -S /root/kit/socks -O exit bastion-ada
+    """
+    text = root("client", f"set +e; {script}")
+    assert "LEAK" not in text
+    assert "SSH-2.0" in text
+
+
+def test_no_sockets_of_the_host():
+    script = """
+        ssh -F /root/kit/config -f -N -M -S /root/kit/local -L /root/kit/bus:/run/dbus/system_bus_socket bastion-ada
+        python3 - <<'END'
+import socket
+with socket.socket(socket.AF_UNIX) as bus:
+    bus.settimeout(5)
+    bus.connect("/root/kit/bus")
+    bus.sendall(b"\\0AUTH\\r\\n")
+    try:
+        print("answer", bus.recv(100))
+    except ConnectionResetError:
+        print("answer", b"")
+END
+        ssh -F /root/kit/config -S /root/kit/local -O exit bastion-ada
+        rm -f /root/kit/bus
+    """
+    assert "answer b''" in root("client", f"set +e; {script}")
+
+
+def test_what_is_left_is_switched_off_as_well():
+    text = root("bastion", "/usr/sbin/sshd -T -C user=ada,host=x,addr=192.0.2.1,laddr=192.0.2.2,lport=22").lower()
+    for line in (
+        "permittunnel no",
+        "allowagentforwarding no",
+        "allowstreamlocalforwarding no",
+        "x11forwarding no",
+        "permituserrc no",
+        "maxsessions 0",
+        "gatewayports no",
+        "permitlisten none",
+    ):
+        assert f"\n{line}\n" in text, line
+
+
+def test_no_password_not_even_a_try():
+    code, text = ssh("-o", "PubkeyAuthentication=no", "-o", "PreferredAuthentications=password", "bastion-ada")
+    assert code == 255
+    assert "Permission denied (publickey)" in text
+    assert root("bastion", "getent shadow ada").split(":")[1] == "*"
+
+
+def test_keys_lie_where_only_root_writes():
+    assert root("bastion", "stat -c '%U %a' /etc/devnode/bastion/keys /etc/devnode/bastion/keys/ada").split() == [
+        *("root", "755"),
+        *("root", "644"),
+    ]
+    assert "/nonexistent" in root("bastion", "getent passwd ada")
+
+
+def test_the_log_says_who_with_which_key():
+    fingerprint = subprocess.run(
+        ["ssh-keygen", "-l", "-f", FOLDER / "ada.pub"], check=True, capture_output=True, text=True
+    ).stdout.split()[1]
+    ssh("target-ada", "true")
+    log = root("bastion", "journalctl -u ssh --no-pager | grep 'Accepted publickey for ada'")
+    assert fingerprint in log
+    assert address("client") in log
+
+
+def test_a_ban_and_its_end():
+    client, bastion = address("client"), address("bastion")
+    root("client", f"ip address replace {STRANGER}/32 dev eth0")
+    root("bastion", f"ip route replace {STRANGER}/32 via {client}; fail2ban-client unban --all >/dev/null")
+    for number in range(6):
+        ssh("-b", STRANGER, "-l", f"guess{number}", "-i", "/root/kit/wrong1", "bastion-ada", "true")
+    end = time.monotonic() + 20
+    while STRANGER not in root("bastion", "fail2ban-client status sshd") and time.monotonic() < end:
+        time.sleep(0.5)
+    assert STRANGER in root("bastion", "fail2ban-client status sshd")
+    assert connect("client", bastion, 22, source=STRANGER) != "open"
+    assert connect("client", bastion, 22) == "open"
+    root("bastion", f"fail2ban-client set sshd unbanip {STRANGER}")
+    assert connect("client", bastion, 22, source=STRANGER) == "open"
+
+
+def test_many_keys_in_an_agent_are_no_attack():
+    wrong = [word for number in (1, 2, 3, 4) for word in ("-i", f"/root/kit/wrong{number}")]
+    for _ in range(3):
+        assert ssh(*wrong, "-W", f"{address('target')}:22", "bastion-ada")[1].startswith("SSH-2.0")
+    time.sleep(2)
+    assert address("client") not in root("bastion", "fail2ban-client status sshd")
+
+
+def test_a_hole_in_another_file_is_named_and_nothing_is_changed():
+    hole = "/etc/ssh/sshd_config.d/00-aaa.conf"
+    root("bastion", f"printf 'Match User ada\\n  MaxSessions 10\\n' > {hole}")
+    done = play("-e", "bastion_fail2ban_ban_time=901")
+    root("bastion", f"rm {hole}")
+    assert done.returncode == 2, done.stdout
+    assert f"{hole}:2" in done.stdout + done.stderr
+    assert "901" not in root("bastion", "cat /etc/fail2ban/jail.d/devnode.local")
+
+
+def test_who_leaves_is_out_at_once(target):
+    """Runs last: account, key and the session that is open."""
+    root("client", "ssh -F /root/kit/config -f -N -M -S /root/kit/ada-master bastion-ada")
+    assert root("client", "ssh -F /root/kit/config -S /root/kit/ada-master -O check bastion-ada 2>&1").startswith(
+        "Master"
+    )
+    done = play("-e", '{"people": []}')
+    assert done.returncode == 0, done.stdout + done.stderr
+    code, text = ssh("-S", "/root/kit/ada-master", "-O", "check", "bastion-ada")
+    assert code != 0, text
+    assert ssh("-W", f"{target}:22", "bastion-ada")[0] != 0
+    left = root(
+        "bastion", "getent passwd ada grace || true; ls /etc/devnode/bastion 2>/dev/null || true; pgrep -u 2001 || true"
+    )
+    assert left == "", left
