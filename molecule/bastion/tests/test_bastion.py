@@ -78,7 +78,7 @@ def test_without_targets_there_is_nothing(target):
 
 
 @pytest.mark.parametrize(
-    "option", [["-R", "9002:127.0.0.1:22"], ["-R", "0.0.0.0:9002:127.0.0.1:22"], ["-R", "/tmp/back:127.0.0.1:22"]]
+    "option", [["-R", "9002:127.0.0.1:22"], ["-R", "0.0.0.0:9002:127.0.0.1:22"], ["-R", "/run/back:127.0.0.1:22"]]
 )
 def test_no_way_back(option):
     code, text = ssh("-N", "-o", "ExitOnForwardFailure=yes", *option, "bastion-ada")
