@@ -1,0 +1,475 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Workspaces as data: read and checked, their files, their containers, and what has to be done about them.
+
+Nothing here looks at a host; see workspace_host for that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple
+
+from ansible_collections.devnode.gpu.plugins.module_utils import validators
+from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public_key
+from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
+
+CONFIG_DIR = "/etc/devnode/workspaces"
+STATE_DIR = "/var/lib/devnode/workspaces"
+LABEL = "devnode.workspace"
+LABEL_SHAPE = "devnode.shape"
+SSHD_PORT = 2222
+PIDS_LOW, PIDS_HIGH = 64, 4194304
+
+GPU_RE = re.compile(r"(?P<kind>[a-z0-9][a-z0-9.-]*/[a-z0-9][a-z0-9_-]*)=(?P<device>[A-Za-z0-9][A-Za-z0-9_.:-]*)")
+GPU_ALLOWED = "a device's full name, such as nvidia.com/gpu=0 or nvidia.com/gpu=all"
+
+# What sshd and the accounts need, and no more: becoming a person, the sandbox of sshd, a new home, ending sessions.
+CAPABILITIES = ("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID", "SYS_CHROOT")
+
+
+@dataclass(frozen=True)
+class Login:
+    """Somebody with an account in a workspace."""
+
+    name: str
+    uid: int
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A directory of the host in a workspace."""
+
+    source: str
+    target: str
+    read_only: bool = True
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One container that people live in. Everything here has been checked."""
+
+    name: str
+    port: int
+    bind_address: str
+    owner: Login
+    members: Tuple[Login, ...] = ()
+    keys: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
+    gpus: Tuple[str, ...] = ()
+    gpu_shared: bool = False
+    cpus: str = ""
+    memory: str = ""
+    pids: int = 4096
+    shm_size: str = "8g"
+    mounts: Tuple[Mount, ...] = ()
+    env: Dict[str, str] = field(default_factory=dict)
+    jupyter: bool = True
+    agent_forwarding: bool = False
+    known_hosts: Tuple[str, ...] = ()
+    exempt_networks: Tuple[str, ...] = ()
+    project: str = ""
+    host_key_alias: str = ""
+    image: str = ""
+
+    @property
+    def container(self) -> str:
+        """The container's name; also that of its network."""
+        return f"devnode-{self.name}"
+
+    @property
+    def unit(self) -> str:
+        """The unit that starts it."""
+        return f"devnode-workspace@{self.name}.service"
+
+    @property
+    def home_volume(self) -> str:
+        """The volume that holds the homes. It survives everything but a purge."""
+        return f"devnode-{self.name}-home"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is the same for all workspaces of a host."""
+
+    image: str = ""
+    environment_allow: Tuple[str, ...] = ()
+    algorithms: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
+    extra_hosts: Dict[str, str] = field(default_factory=dict)
+    config_dir: str = CONFIG_DIR
+    state_dir: str = STATE_DIR
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+class _Reader:
+    """Takes a specification apart and collects everything that is wrong with it."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.problems: List[str] = []
+
+    def say(self, place: str, value: Any, why: str) -> None:
+        self.problems.append(f"{self.where}{place}: {show(value)} {why}.")
+
+    def take(self, place: str, value: Any, check: Callable[[Any], Any], otherwise: Any) -> Any:
+        try:
+            return check(value)
+        except InvalidError as exc:
+            self.say(place, value, str(exc))
+            return otherwise
+
+    def items(self, place: str, value: Any) -> List[Any]:
+        if value in (None, ""):
+            return []
+        if isinstance(value, (list, tuple)):
+            return list(value)
+        self.say(place, value, "is not a list")
+        return []
+
+    def each(self, place: str, value: Any, check: Callable[[Any], Any]) -> Tuple[Any, ...]:
+        found = (self.take(f"{place}[{i}]", item, check, None) for i, item in enumerate(self.items(place, value)))
+        return tuple(item for item in found if item is not None)
+
+    def pairs(self, place: str, value: Any) -> Dict[Any, Any]:
+        if value in (None, ""):
+            return {}
+        if isinstance(value, dict):
+            return dict(value)
+        self.say(place, value, "is not a mapping")
+        return {}
+
+
+def parse(
+    specs: Sequence[Any], variable: str = "pytorch_sshd_workspaces"
+) -> Tuple[List[Workspace], List[str]]:
+    """Read the specifications. Returns the sound ones, sorted by name, and every problem in words."""
+    found: List[Tuple[int, Workspace]] = []
+    problems: List[str] = []
+    for number, spec in enumerate(specs):
+        reader = _Reader(f"{variable}[{number}]")
+        if not isinstance(spec, dict):
+            reader.say("", spec, "is not a mapping")
+        elif spec.get("state") in (None, "present", "absent"):
+            workspace = _workspace(reader, spec)
+            if spec.get("state") != "absent":
+                found.append((number, workspace))
+        else:
+            reader.say(".state", spec["state"], "is not one of the choices. Allowed: present, absent")
+        problems += reader.problems
+    problems += _clashes(found, variable)
+    return sorted((workspace for _, workspace in found), key=lambda item: item.name), problems
+
+
+def _workspace(reader: _Reader, spec: Mapping[str, Any]) -> Workspace:
+    take, get = reader.take, spec.get
+    name = take(".name", get("name"), validators.name, "")
+    owner = _login(reader, ".owner", get("owner"))
+    members = tuple(
+        _login(reader, f".members[{i}]", item) for i, item in enumerate(reader.items(".members", get("members")))
+    )
+    workspace = Workspace(
+        name=name,
+        port=take(".port", get("port"), validators.port, 0),
+        bind_address=take(".bind_address", get("bind_address"), validators.ip, ""),
+        owner=owner,
+        members=tuple(sorted(members, key=lambda item: item.name)),
+        keys=_keys(reader, get("keys")),
+        gpus=tuple(sorted(reader.each(".gpus", get("gpus"), gpu))),
+        gpu_shared=take(".gpu_shared", get("gpu_shared") or False, validators.boolean, False),
+        cpus=take(".cpus", get("cpus"), validators.cpus, "") if get("cpus") else "",
+        memory=take(".memory", get("memory"), validators.size, "") if get("memory") else "",
+        pids=take(".pids", get("pids") or 4096, lambda v: validators.integer(v, PIDS_LOW, PIDS_HIGH), 4096),
+        shm_size=take(".shm_size", get("shm_size") or "8g", validators.size, "8g"),
+        mounts=_mounts(reader, get("mounts")),
+        env=_env(reader, get("env")),
+        jupyter=take(".jupyter", True if get("jupyter") is None else get("jupyter"), validators.boolean, True),
+        agent_forwarding=take(".agent_forwarding", get("agent_forwarding") or False, validators.boolean, False),
+        known_hosts=reader.each(".known_hosts", get("known_hosts"), known_hosts_line),
+        exempt_networks=reader.each(".exempt_networks", get("exempt_networks"), validators.network),
+        project=take(".project", get("project"), validators.name, "") if get("project") else "",
+        host_key_alias=take(".host_key_alias", get("host_key_alias") or name or None, validators.host_alias, ""),
+        image=take(".image", get("image"), validators.image, "") if get("image") else "",
+    )
+    _check_people(reader, workspace)
+    return workspace
+
+
+def _login(reader: _Reader, place: str, value: Any) -> Login:
+    if not isinstance(value, dict):
+        reader.say(place, value, "is not a mapping with name and uid")
+        return Login("", 0)
+    return Login(
+        reader.take(f"{place}.name", value.get("name"), validators.login, ""),
+        reader.take(f"{place}.uid", value.get("uid"), validators.uid, 0),
+    )
+
+
+def _keys(reader: _Reader, value: Any) -> Dict[str, Tuple[str, ...]]:
+    found = {}
+    for login, keys in sorted(reader.pairs(".keys", value).items(), key=lambda item: str(item[0])):
+        name = reader.take(".keys", login, validators.login, "")
+        found[name] = reader.each(f".keys.{name}", keys, lambda key: public_key(key).line)
+    return found
+
+
+def _mounts(reader: _Reader, value: Any) -> Tuple[Mount, ...]:
+    found = []
+    for number, item in enumerate(reader.items(".mounts", value)):
+        place = f".mounts[{number}]"
+        if not isinstance(item, dict):
+            reader.say(place, item, "is not a mapping with source and target")
+            continue
+        read_only = True if item.get("read_only") is None else item["read_only"]
+        mount = Mount(
+            reader.take(f"{place}.source", item.get("source"), validators.path, ""),
+            reader.take(f"{place}.target", item.get("target"), mount_target, ""),
+            reader.take(f"{place}.read_only", read_only, validators.boolean, True),
+        )
+        if mount.source == "/" or mount.source.startswith(("/proc", "/sys", "/run/docker", "/var/run")):
+            reader.say(f"{place}.source", mount.source, "would give the workspace control over the host")
+        found.append(mount)
+    return tuple(sorted(found, key=lambda item: item.target))
+
+
+def _env(reader: _Reader, value: Any) -> Dict[str, str]:
+    found = {}
+    for name, text in sorted(reader.pairs(".env", value).items(), key=lambda item: str(item[0])):
+        key = reader.take(".env", name, validators.env_name, "")
+        found[key] = reader.take(f".env.{key}", text, validators.env_value, "")
+    return found
+
+
+def _check_people(reader: _Reader, workspace: Workspace) -> None:
+    people = [login for login in (workspace.owner, *workspace.members) if login.name]
+    for kind, values in (("name", [p.name for p in people]), ("uid", [p.uid for p in people if p.uid])):
+        for double in sorted({value for value in values if values.count(value) > 1}, key=str):
+            reader.say(".members", double, f"is the {kind} of two people of this workspace")
+    for stranger in sorted(set(workspace.keys) - {login.name for login in people} - {""}):
+        reader.say(".keys", stranger, "has keys but is neither owner nor member")
+    names = [mount.target for mount in workspace.mounts if mount.target]
+    for double in sorted({target for target in names if names.count(target) > 1}):
+        reader.say(".mounts", double, "is the target of two mounts")
+
+
+def gpu(value: Any) -> str:
+    """One GPU by its CDI name."""
+    if not isinstance(value, str) or not GPU_RE.fullmatch(value):
+        raise InvalidError("is not a GPU", GPU_ALLOWED)
+    return value
+
+
+def mount_target(value: Any) -> str:
+    """Where data may appear in a workspace: not over the system or what makes it a workspace."""
+    target = validators.path(value)
+    ours = ("/etc", "/proc", "/sys", "/dev", "/run", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/boot", "/var", "/root")
+    if target in ("/", "/home", "/tmp", "/opt") or any(target == top or target.startswith(f"{top}/") for top in ours):
+        raise InvalidError("belongs to the workspace's own system", "a directory such as /data or /home/NAME/data")
+    return target
+
+
+def known_hosts_line(value: Any) -> str:
+    """One line of a known_hosts file: names and a public key, no marker."""
+    allowed = "'name type key', as in a known_hosts file"
+    if not isinstance(value, str) or not value.isprintable() or len(value.split()) < 3:
+        raise InvalidError("is not a line of known_hosts", allowed)
+    names, key = value.strip().split(None, 1)
+    if not re.fullmatch(r"[A-Za-z0-9.,:\[\]_-]+", names):
+        raise InvalidError("does not begin with host names", allowed)
+    return f"{names} {public_key(key).bare}"
+
+
+def _clashes(found: List[Tuple[int, Workspace]], variable: str) -> List[str]:
+    problems = []
+    for place, what, value in (
+        (".name", "name", lambda item: item.name),
+        (".port", "address and port", lambda item: (item.bind_address, item.port)),
+    ):
+        taken: Dict[Any, str] = {}
+        for number, workspace in found:
+            key = value(workspace)
+            if key in taken and workspace.name:
+                given = show(workspace.port if place == ".port" else workspace.name)
+                problems.append(f"{variable}[{number}]{place}: {given} is the {what} of {taken[key]} too.")
+            taken.setdefault(key, f'workspace "{workspace.name}"')
+    return problems + _gpu_clashes(found, variable)
+
+
+def _gpu_clashes(found: List[Tuple[int, Workspace]], variable: str) -> List[str]:
+    problems = []
+    claims: List[Tuple[str, Workspace]] = []
+    for number, workspace in found:
+        for device in workspace.gpus:
+            for other, holder in claims:
+                if holder is workspace or not _same_gpu(device, other) or (workspace.gpu_shared and holder.gpu_shared):
+                    continue
+                problems.append(
+                    f"{variable}[{number}].gpus: {show(device)} is claimed by workspace \"{holder.name}\" ({other}) too. "
+                    "Give each its own, or set gpu_shared: true in both."
+                )
+            claims.append((device, workspace))
+    return problems
+
+
+def _same_gpu(one: str, other: str) -> bool:
+    kinds = one.split("=")[0] == other.split("=")[0]
+    return kinds and (one == other or "all" in (one.split("=")[1], other.split("=")[1]))
+
+
+# --- files on the host -----------------------------------------------------------------------------------------------
+
+
+def config_json(workspace: Workspace, options: Options) -> str:
+    """What the container reads about itself. No secrets; changes here need no new container."""
+    content = {
+        "name": workspace.name,
+        "owner": {"name": workspace.owner.name, "uid": workspace.owner.uid},
+        "members": [{"name": item.name, "uid": item.uid} for item in workspace.members],
+        "agent_forwarding": workspace.agent_forwarding,
+        "jupyter": workspace.jupyter,
+        "exempt_networks": list(workspace.exempt_networks),
+        "environment": sorted({*options.environment_allow, *workspace.env}),
+        "algorithms": {name: list(values) for name, values in sorted(options.algorithms.items())},
+    }
+    return json.dumps(content, indent=2) + "\n"
+
+
+def config_files(workspaces: Iterable[Workspace], options: Options) -> List[Dict[str, Any]]:
+    """The entries for file_set: one folder per workspace, which its container sees read-only."""
+    entries: List[Dict[str, Any]] = [{"path": options.config_dir, "state": "directory"}]
+    for workspace in workspaces:
+        folder = f"{options.config_dir}/{workspace.name}"
+        entries += [{"path": folder, "state": "directory"}, {"path": f"{folder}/keys", "state": "directory"}]
+        entries.append({"path": f"{folder}/workspace.json", "content": config_json(workspace, options)})
+        entries.append({"path": f"{folder}/known_hosts", "content": _lines(workspace.known_hosts)})
+        for login in sorted((workspace.owner, *workspace.members), key=lambda item: item.name):
+            keys = workspace.keys.get(login.name, ())
+            entries.append({"path": f"{folder}/keys/{login.name}", "content": _lines(keys)})
+    return entries
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def config_digest(workspace: Workspace, options: Options) -> str:
+    """Names the content of workspace.json."""
+    return hashlib.sha256(config_json(workspace, options).encode()).hexdigest()
+
+
+# --- the container ---------------------------------------------------------------------------------------------------
+
+
+def create_arguments(workspace: Workspace, options: Options) -> List[str]:
+    """How `docker create` makes the container. Anything that changes this changes the container."""
+    address = f"[{workspace.bind_address}]" if ":" in workspace.bind_address else workspace.bind_address
+    words = [
+        *("--hostname", workspace.name),
+        *("--restart", "no"),
+        *("--network", workspace.container),
+        *("--publish", f"{address}:{workspace.port}:{SSHD_PORT}/tcp"),
+        *("--mount", f"type=volume,source={workspace.home_volume},target=/home"),
+        *("--mount", _bind(f"{options.config_dir}/{workspace.name}", "/etc/devnode/workspace", True)),
+        *("--mount", _bind(f"{options.state_dir}/{workspace.name}/host_keys", "/etc/devnode/host_keys", True)),
+        *("--tmpfs", "/run:mode=0755"),
+        *("--shm-size", workspace.shm_size),
+        *("--pids-limit", str(workspace.pids)),
+        *("--stop-timeout", "5"),
+        *("--cap-drop", "ALL"),
+    ]
+    words += [word for name in CAPABILITIES for word in ("--cap-add", name)]
+    words += ["--security-opt", "no-new-privileges"]
+    words += ["--cpus", workspace.cpus] if workspace.cpus else []
+    words += ["--memory", workspace.memory, "--memory-swap", workspace.memory] if workspace.memory else []
+    words += [word for device in workspace.gpus for word in ("--device", device)]
+    words += [
+        word for item in workspace.mounts for word in ("--mount", _bind(item.source, item.target, item.read_only))
+    ]
+    words += [word for name, ip in sorted(options.extra_hosts.items()) for word in ("--add-host", f"{name}:{ip}")]
+    words += [word for name, value in sorted(workspace.env.items()) for word in ("--env", f"{name}={value}")]
+    return [*words, image_of(workspace, options)]
+
+
+def image_of(workspace: Workspace, options: Options) -> str:
+    """The image that a workspace runs."""
+    return workspace.image or options.image
+
+
+def _bind(source: str, target: str, read_only: bool) -> str:
+    return f"type=bind,source={source},target={target}" + (",readonly" if read_only else "")
+
+
+def shape(workspace: Workspace, options: Options) -> str:
+    """The container's making as a label: compared at every run, and readable in a diff."""
+    return json.dumps(create_arguments(workspace, options), separators=(",", ":"))
+
+
+def shape_lines(label: str) -> List[str]:
+    """A shape for people: one option a line."""
+    try:
+        words = [str(word) for word in json.loads(label)]
+    except (ValueError, TypeError):
+        return [label]
+    options = words[:-1]  # each is a name and a value
+    return [" ".join(options[i : i + 2]) for i in range(0, len(options), 2)] + [f"image {words[-1]}"]
+
+
+# --- what the host says ----------------------------------------------------------------------------------------------
+
+
+def cdi_devices(text: str) -> List[str]:
+    """The full device names of one CDI specification, JSON or YAML as nvidia-ctk writes it (no YAML library needed)."""
+    try:
+        spec = json.loads(text)
+        return [f"{spec['kind']}={device['name']}" for device in spec.get("devices") or []]
+    except (ValueError, KeyError, TypeError):
+        pass
+    kind, names, inside = "", [], False
+    for line in text.splitlines():
+        top = re.match(r"([A-Za-z]+):\s*(.*)$", line)
+        if top:
+            inside = top.group(1) == "devices"
+            kind = _plain(top.group(2)) if top.group(1) == "kind" else kind
+        named = re.match(r"[\s-]+name:\s*(.+)$", line)
+        if inside and named:
+            names.append(_plain(named.group(1)))
+    return [f"{kind}={name}" for name in names] if kind else []
+
+
+def _plain(scalar: str) -> str:
+    text = scalar.split(" #")[0].strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of a container, as seen from the host."""
+
+    uid: int
+    started: str
+    command: str
+
+
+def parse_top(text: str) -> List[Process]:
+    """`docker top NAME -eo uid,pid,lstart,args`."""
+    found = []
+    for line in text.splitlines()[1:]:
+        words = line.split(None, 7)
+        if len(words) == 8 and words[0].isdigit() and words[1].isdigit():
+            found.append(Process(int(words[0]), words[5], words[7]))
+    return found
+
+
+def busy(processes: Iterable[Process], logins: Mapping[int, str]) -> List[str]:
+    """What people are doing in a container, in words. An idle JupyterLab is not a person's work."""
+    found = []
+    for process in processes:
+        idle_server = "/jupyter-lab" in process.command or "/usr/local/bin/devnode-jupyter" in process.command
+        if process.uid < validators.UID_MIN or idle_server:
+            continue
+        command = process.command if len(process.command) <= 60 else process.command[:57] + "..."
+        found.append(f"{logins.get(process.uid, process.uid)}: {command} (since {process.started})")
+    return found

@@ -1,0 +1,467 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Workspaces on a host: what is there, what is missing, and making it so. Bulk questions, one round trip."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import json
+import os
+import shutil
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Iterable, List, Sequence, Tuple
+
+from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
+from ansible_collections.devnode.gpu.plugins.module_utils.workspace import LABEL, LABEL_SHAPE, Options, Workspace
+
+CDI_PATTERNS = ("/etc/cdi/*", "/var/run/cdi/*")
+WANTS_DIR = "/etc/systemd/system/multi-user.target.wants"
+READY_SECONDS = 40.0
+Run = Callable[[List[str]], Tuple[int, str, str]]
+
+
+class HostError(Exception):
+    """What is wrong on this host, why it matters, what to do."""
+
+
+@dataclass
+class Container:
+    """One container of ours, as the engine sees it."""
+
+    id: str
+    name: str
+    workspace: str
+    shape: str
+    image_id: str
+    running: bool
+
+
+@dataclass
+class Found:
+    """Everything that one look at the host gives."""
+
+    engine: bool = False
+    cdi: bool = False
+    containers: Dict[str, Container] = field(default_factory=dict)  # by workspace
+    strangers: List[str] = field(default_factory=list)  # other containers' names
+    networks: List[str] = field(default_factory=list)
+    enabled: List[str] = field(default_factory=list)  # names of workspaces that start at boot
+    image_ids: Dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Result:
+    """What was done, or in check mode would be."""
+
+    actions: List[str] = field(default_factory=list)
+    pending: List[Dict[str, Any]] = field(default_factory=list)
+    kept: List[str] = field(default_factory=list)
+    before: Dict[str, Any] = field(default_factory=dict)
+    after: Dict[str, Any] = field(default_factory=dict)
+
+
+class Engine:
+    """The docker command line."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def ask(self, *words: str) -> str:
+        """A command that must succeed."""
+        code, out, err = self._run(["docker", *words])
+        if code != 0:
+            raise HostError(f"docker {words[0]}: {_tail(err or out)}")
+        return out
+
+    def try_(self, *words: str) -> Tuple[int, str]:
+        """A command that may fail."""
+        code, out, err = self._run(["docker", *words])
+        return code, out + err
+
+    def look(self, images: Iterable[str]) -> Found:
+        """Four questions, however many workspaces there are."""
+        if not shutil.which("docker"):
+            return Found()
+        code, out = self.try_("info", "--format", "{{json .}}")
+        info = json.loads(out.strip().splitlines()[0]) if code == 0 and out.startswith("{") else {}
+        if not info.get("ServerVersion"):
+            return Found()
+        found = Found(engine=True, cdi=bool(info.get("CDISpecDirs")), enabled=_enabled())
+        listed = [line.split("\t") for line in self.ask("ps", "--all", "--no-trunc", "--format", _PS).splitlines()]
+        found.strangers = [name for _, name, label in listed if not label]
+        ours = [number for number, _, label in listed if label]
+        if ours:
+            for item in json.loads(self.ask("container", "inspect", *ours)):
+                container = _container(item)
+                found.containers[container.workspace] = container
+        wanted = sorted(set(images))
+        found.image_ids = self.image_ids(wanted)
+        found.networks = self.ask(
+            "network", "ls", "--filter", f"label={LABEL}", "--format", "{{.Name}}"
+        ).split()
+        return found
+
+    def image_ids(self, images: Sequence[str]) -> Dict[str, str]:
+        """The ids of those images that are here."""
+        found = {}
+        for image in images:
+            code, out = self.try_("image", "inspect", "--format", "{{.Id}}", image)
+            if code == 0:
+                found[image] = out.strip()
+        return found
+
+
+_PS = '{{.ID}}\t{{.Names}}\t{{.Label "' + LABEL + '"}}'
+
+
+def _container(item: Dict[str, Any]) -> Container:
+    labels = item["Config"]["Labels"]
+    return Container(
+        id=item["Id"],
+        name=item["Name"].lstrip("/"),
+        workspace=labels[LABEL],
+        shape=labels.get(LABEL_SHAPE, ""),
+        image_id=item["Image"],
+        running=bool(item["State"]["Running"]),
+    )
+
+
+def _enabled() -> List[str]:
+    prefix, suffix = "devnode-workspace@", ".service"
+    links = glob.glob(f"{WANTS_DIR}/{prefix}*{suffix}")
+    return sorted(os.path.basename(link)[len(prefix) : -len(suffix)] for link in links)
+
+
+def _tail(text: str, lines: int = 8) -> str:
+    return "\n".join(text.strip().splitlines()[-lines:])
+
+
+# --- before anything is changed --------------------------------------------------------------------------------------
+
+
+def refusals(workspaces: Sequence[Workspace], found: Found, engine: Engine, checking: bool) -> List[str]:
+    """Everything on this host that a workspace would run into, each with the name of the culprit."""
+    problems = []
+    for item in workspaces:
+        where = f'workspace "{item.name}"'
+        if item.container in found.strangers:
+            problems.append(
+                f"{where}: a container named {item.container} exists and was not made by this role. Rename or remove it."
+            )
+        problems += _port_problems(where, item, found, engine)
+        problems += [
+            f"{where}: mount source {mount.source} is not there on this host. Create or mount it first."
+            for mount in item.mounts
+            if not os.path.isdir(mount.source)
+        ]
+    return problems + _gpu_problems(workspaces, found, checking)
+
+
+def _gpu_problems(workspaces: Sequence[Workspace], found: Found, checking: bool) -> List[str]:
+    asking = [item for item in workspaces if item.gpus]
+    known = known_devices()
+    if not asking or (checking and not known):
+        return []  # the toolkit's role has not run for real yet
+    if found.engine and not found.cdi and not checking:
+        names = ", ".join(item.name for item in asking)
+        return [
+            f"this host's engine does not inject CDI devices, which the GPUs of {names} need. It takes Docker 25 or newer "
+            'with "features": {"cdi": true} in daemon.json (the default since 28.3).'
+        ]
+    has = f"it has {', '.join(known)}" if known else "no CDI specification names any (see: nvidia-ctk cdi list)"
+    return [
+        f'workspace "{item.name}": GPU "{device}" does not exist on this host ({has}).'
+        for item in asking
+        for device in item.gpus
+        if device not in known
+    ]
+
+
+def known_devices() -> List[str]:
+    """The devices that the CDI specifications of this host name."""
+    names: List[str] = []
+    for pattern in CDI_PATTERNS:
+        for path in sorted(glob.glob(pattern)):
+            if path.endswith((".yaml", ".json")):
+                with open(path, encoding="utf-8", errors="replace") as source:
+                    names += model.cdi_devices(source.read())
+    return sorted(set(names))
+
+
+def _port_problems(where: str, item: Workspace, found: Found, engine: Engine) -> List[str]:
+    family = socket.AF_INET6 if ":" in item.bind_address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((item.bind_address, item.port))
+        except OSError as exc:
+            if exc.errno == errno.EADDRNOTAVAIL:
+                return [f"{where}: bind_address {item.bind_address} is not an address of this host."]
+            if exc.errno == errno.EADDRINUSE:
+                culprit = _holder(item, found, engine)
+                place = f"port {item.port} on {item.bind_address}"
+                return [f"{where}: {place} is taken by {culprit}. Choose another port."] if culprit else []
+            raise
+    return []
+
+
+def _holder(item: Workspace, found: Found, engine: Engine) -> str:
+    """Who listens there; nobody to speak of if it is a workspace of ours, which gives its port up when it has to."""
+    if found.engine:
+        names = engine.ask("ps", "--filter", f"publish={item.port}", "--format", "{{.Names}}").split()
+        if {container.name for container in found.containers.values()} & set(names):
+            return ""
+        if names:
+            return f"container {names[0]}"
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        if os.path.exists(table):
+            with open(table, encoding="ascii") as source:
+                inodes |= listening_inodes(source.read(), item.port)
+    for link in glob.glob("/proc/[0-9]*/fd/*"):
+        try:
+            if os.readlink(link) in {f"socket:[{inode}]" for inode in inodes}:
+                number = link.split("/")[2]
+                with open(f"/proc/{number}/comm", encoding="utf-8", errors="replace") as source:
+                    return f"{source.read().strip()} (pid {number})"
+        except OSError:
+            continue
+    return "another process"
+
+
+def listening_inodes(table: str, port: int) -> "set[str]":
+    """The sockets that listen on a port, from a table of /proc/net."""
+    rows = (line.split() for line in table.splitlines()[1:])
+    return {row[9] for row in rows if len(row) > 9 and row[3] == "0A" and int(row[1].rsplit(":", 1)[1], 16) == port}
+
+
+# --- making it so ----------------------------------------------------------------------------------------------------
+
+
+class Keeper:
+    """Brings the workspaces of a host to what is declared."""
+
+    def __init__(self, run: Run, options: Options, recreate: str, check: bool) -> None:
+        self._run = run
+        self.engine = Engine(run)
+        self.options = options
+        self.recreate = recreate
+        self.check = check
+        self.result = Result()
+        self._to_start: List[Workspace] = []
+
+    def bring(self, workspaces: Sequence[Workspace], found: Found) -> Result:
+        """Removed ones go, changed ones are made again if nobody is in them, missing ones are made, all are started."""
+        self._remove_undeclared({item.name for item in workspaces}, found)
+        for item in workspaces:
+            self._bring_one(item, found)
+        self._start(found)
+        if not self.check:
+            for item in self._to_start:
+                self._wait_until_ready(item)
+        return self.result
+
+    # Removal
+
+    def _remove_undeclared(self, wanted: "set[str]", found: Found) -> None:
+        networks = {name[len("devnode-") :] for name in found.networks}
+        gone = sorted(({*found.containers, *found.enabled, *networks}) - wanted)
+        for name in gone:
+            self.result.actions.append(f"remove {name}")
+            self.result.before[name] = _state_of(found.containers.get(name), name in found.enabled)
+            self.result.after[name] = None
+            if self.check:
+                continue
+            unit = f"devnode-workspace@{name}.service"
+            self._systemctl("disable", "--now", unit)
+            if name in found.containers:
+                self.engine.ask("rm", "--force", found.containers[name].id)
+            self.engine.try_("network", "rm", f"devnode-{name}")
+        if gone and not self.check:
+            names = self.engine.ask("volume", "ls", "--format", "{{.Name}}").split()
+            self.result.kept = [f"devnode-{name}-home" for name in gone if f"devnode-{name}-home" in names]
+        elif gone:
+            self.result.kept = [f"devnode-{name}-home" for name in gone]
+
+    # One workspace
+
+    def _bring_one(self, item: Workspace, found: Found) -> None:
+        container = found.containers.get(item.name)
+        enabled = item.name in found.enabled
+        wanted = model.shape(item, self.options)
+        before = _state_of(container, enabled)
+        after = {"container": model.shape_lines(wanted), "running": True, "starts at boot": True}
+        done = len(self.result.actions)
+        self._ensure_host_key(item)
+        if container is None:
+            self.result.actions.append(f"create {item.name}")
+            self._create(item, found)
+            self._to_start.append(item)
+        else:
+            after = self._bring_existing(item, container, enabled, wanted, found, after)
+        if len(self.result.actions) > done and before != after:
+            self.result.before[item.name], self.result.after[item.name] = before, after
+
+    def _bring_existing(
+        self, item: Workspace, container: Container, enabled: bool, wanted: str, found: Found, after: Dict[str, Any]
+    ) -> Dict[str, Any]:
+        image_id = found.image_ids.get(model.image_of(item, self.options), container.image_id)
+        reasons = _reasons(container, wanted, image_id)
+        running = self._running(item, container) if reasons and self.recreate != "always" else []
+        if reasons and (self.recreate == "never" or running):
+            self.result.pending.append({"workspace": item.name, "reasons": reasons, "running": running})
+            after = {**after, "container": model.shape_lines(container.shape)}
+        elif reasons:
+            self.result.actions.append(f"recreate {item.name}")
+            if image_id != container.image_id:
+                after = {**after, "image": image_id}
+            if not self.check:
+                self._systemctl("stop", item.unit)
+                self.engine.ask("rm", "--force", container.id)
+                self._create(item, found)
+            self._to_start.append(item)
+            return after
+        if not (container.running and enabled):
+            self.result.actions.append(f"start {item.name}")
+            self._to_start.append(item)
+        else:
+            self._apply(item, container)
+        return after
+
+    def _running(self, item: Workspace, container: Container) -> List[str]:
+        if not container.running:
+            return []
+        logins = {login.uid: login.name for login in (item.owner, *item.members)}
+        code, out = self.engine.try_("top", container.id, "-eo", "uid,pid,lstart,args")
+        if code != 0:
+            return [f"unknown: docker top says {_tail(out, 1)}"]
+        return model.busy(model.parse_top(out), logins)
+
+    def _create(self, item: Workspace, found: Found) -> None:
+        if self.check:
+            return
+        image = model.image_of(item, self.options)
+        if image not in found.image_ids:
+            raise HostError(f"workspace {item.name}: image {image} is not on this host. Build, pull or load it first.")
+        label = f"{LABEL}={item.name}"
+        if item.container not in found.networks:
+            self.engine.ask("network", "create", "--driver", "bridge", "--label", label, item.container)
+        self.engine.ask("volume", "create", "--label", label, item.home_volume)
+        words = ["--label", label, "--label", f"{LABEL_SHAPE}={model.shape(item, self.options)}", "--name", item.container]
+        number = self.engine.ask(
+            "container", "create", "--pull", "never", *words, *model.create_arguments(item, self.options)
+        ).strip()
+        self._remember(item, number)
+
+    def _ensure_host_key(self, item: Workspace) -> None:
+        """Made here once, so that a new container is the same host to people."""
+        folder = f"{self.options.state_dir}/{item.name}/host_keys"
+        path = f"{folder}/ssh_host_ed25519_key"
+        if os.path.exists(path) or self.check:
+            return
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        comment = item.host_key_alias or item.name
+        code, out, err = self._run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path])
+        if code != 0:
+            raise HostError(f"ssh-keygen could not make the host key of workspace {item.name}: {_tail(err or out)}")
+        self.result.actions.append(f"make host key of {item.name}")
+
+    # What the running container has read
+
+    def _note(self, item: Workspace) -> str:
+        return f"{self.options.state_dir}/{item.name}/applied.json"
+
+    def _remember(self, item: Workspace, container: str) -> None:
+        path = self._note(item)
+        with open(f"{path}.new", "w", encoding="utf-8") as out:
+            json.dump({"container": container, "config": model.config_digest(item, self.options)}, out)
+        os.replace(f"{path}.new", path)
+
+    def _apply(self, item: Workspace, container: Container) -> None:
+        wanted = {"container": container.id, "config": model.config_digest(item, self.options)}
+        try:
+            with open(self._note(item), encoding="utf-8") as source:
+                if json.load(source) == wanted:
+                    return
+        except (OSError, ValueError):
+            pass
+        if self.check:
+            self.result.actions.append(f"apply {item.name}")
+            return
+        out = self.engine.ask("exec", container.id, "/usr/local/sbin/devnode-workspace", "apply")
+        changed = json.loads(out)["changed"]
+        if changed:
+            self.result.actions.append(f"apply {item.name}: {', '.join(changed)}")
+        self._remember(item, container.id)
+
+    # Starting
+
+    def _start(self, found: Found) -> None:
+        if not self._to_start or self.check:
+            return
+        units = [item.unit for item in self._to_start]
+        self._systemctl("enable", *units)
+        for item in self._to_start:
+            # The unit may think that it runs (a container that ended by itself): restart makes both agree. A container
+            # that does run is left alone.
+            container = found.containers.get(item.name)
+            left_alone = container is not None and container.running and f"recreate {item.name}" not in self.result.actions
+            code, out, err = self._systemctl("start" if left_alone else "restart", item.unit)
+            if code != 0:
+                said = self.engine.try_("start", item.container)[1]
+                raise HostError(f"workspace {item.name} does not start: {_tail(said) or _tail(err or out)}")
+
+    def _systemctl(self, *words: str) -> Tuple[int, str, str]:
+        return self._run(["systemctl", *words])
+
+    def _wait_until_ready(self, item: Workspace) -> None:
+        end = time.monotonic() + READY_SECONDS
+        while not answers_ssh(item.bind_address, item.port):
+            state = self.engine.try_("inspect", "--format", "{{.State.Running}}", item.container)[1].strip()
+            if state != "true" or time.monotonic() > end:
+                said = _tail(self.engine.try_("logs", "--tail", "20", item.container)[1], 20)
+                raise HostError(
+                    f"workspace {item.name}: no sshd answers on {item.bind_address} port {item.port}. "
+                    f"The container said:\n{said}"
+                )
+            time.sleep(0.1)
+
+
+def _reasons(container: Container, wanted: str, image_id: str) -> List[str]:
+    old, new = model.shape_lines(container.shape), model.shape_lines(wanted)
+    reasons = [f"- {line}" for line in old if line not in new] + [f"+ {line}" for line in new if line not in old]
+    if not reasons and image_id != container.image_id:
+        reasons = ["the image's tag means another image now"]
+    return reasons
+
+
+def _state_of(container: "Container | None", enabled: bool) -> Any:
+    if container is None:
+        return None
+    return {"container": model.shape_lines(container.shape), "running": container.running, "starts at boot": enabled}
+
+
+def answers_ssh(address: str, port: int) -> bool:
+    """Whether an sshd greets there."""
+    try:
+        with socket.create_connection((address, port), timeout=2) as connection:
+            connection.settimeout(2)
+            return connection.recv(8).startswith(b"SSH-2.0")
+    except OSError:
+        return False
+
+
+def host_keys(workspaces: Iterable[Workspace], options: Options) -> List[Dict[str, Any]]:
+    """The public host keys of those workspaces that have one already."""
+    found = []
+    for item in workspaces:
+        keys = []
+        for path in sorted(glob.glob(f"{options.state_dir}/{item.name}/host_keys/ssh_host_*_key.pub")):
+            with open(path, encoding="ascii") as source:
+                keys.append(" ".join(source.read().split()[:2]))
+        if keys:
+            found.append({"workspace": item.name, "alias": item.host_key_alias or item.name, "keys": keys})
+    return found

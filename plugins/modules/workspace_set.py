@@ -1,0 +1,170 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""See DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: workspace_set
+short_description: All workspaces of a host, in one round trip
+version_added: "0.1.0"
+author: The devnode.gpu authors (@devnode)
+description:
+  - Creates, changes, starts and removes the containers that people live in. What the inventory no longer declares is
+    removed; its volumes are kept.
+  - A container is made again only when its making changed (image, GPUs, port, limits, mounts, variables) and nobody is
+    in it. Otherwise the change is reported as pending, with what is running. Accounts, keys, known hosts, forwarding and
+    JupyterLab change in the running container.
+  - The files that the containers read come from M(devnode.gpu.file_set), by way of the filter
+    P(devnode.gpu.workspace_files#filter). The image comes from M(devnode.gpu.workspace_image).
+attributes:
+  check_mode:
+    support: full
+    description: Also on a host that has no engine yet.
+  diff_mode:
+    support: full
+    description: Shows each container's options.
+  platform:
+    support: full
+    platforms: posix
+    description: Linux with systemd and the docker command.
+options:
+  workspaces:
+    description: The workspaces, as described for C(pytorch_sshd_workspaces) of the role C(pytorch_sshd).
+    type: list
+    elements: dict
+    required: true
+  image:
+    description: The image of those workspaces that name none. Not needed for a preflight.
+    type: str
+    default: ""
+  environment_allow:
+    description: Which variables of the container every kind of session gets; shell patterns.
+    type: list
+    elements: str
+    default: []
+  algorithms:
+    description: Lists by sshd option (C(KexAlgorithms), C(Ciphers), C(MACs)); what an image's sshd does not know is left out.
+    type: dict
+    default: {}
+  extra_hosts:
+    description: Names that the workspaces' C(/etc/hosts) gets, with their addresses.
+    type: dict
+    default: {}
+  recreate:
+    description: >-
+      When a container whose making changed is made again: when V(idle), V(always) (ends what runs in it), or V(never).
+    type: str
+    choices: [idle, always, never]
+    default: idle
+  preflight:
+    description: >-
+      Change nothing; refuse what cannot work on this host (a port that something else holds, a GPU, a mount or an
+      address that is not there, a container of the same name).
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+- name: Have the workspaces
+  devnode.gpu.workspace_set:
+    image: devnode/pytorch-sshd:2.8.0-3f1d0c9b2a77
+    workspaces:
+      - name: nlp
+        port: 2201
+        bind_address: 10.0.0.11
+        owner: {name: ada, uid: 2001}
+        keys: {ada: ["ssh-ed25519 AAAA... ada"]}
+        gpus: ["nvidia.com/gpu=0"]
+"""
+
+RETURN = r"""
+actions:
+  description: What was done, or would be.
+  type: list
+  elements: str
+  returned: always
+pending:
+  description: Workspaces that keep their old container, why it should change, and what is running in it.
+  type: list
+  elements: dict
+  returned: always
+kept:
+  description: Volumes of removed workspaces.
+  type: list
+  elements: str
+  returned: always
+host_keys:
+  description: The workspaces' public host keys, by the alias that known_hosts files use.
+  type: list
+  elements: dict
+  returned: always
+  sample: [{workspace: nlp, alias: nlp.gpu-01, keys: ["ssh-ed25519 AAAA..."]}]
+"""
+
+import json
+from typing import Any, Dict
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
+from ansible_collections.devnode.gpu.plugins.module_utils import workspace_host as host
+
+ARGUMENTS: Dict[str, Any] = {
+    "workspaces": {"type": "list", "elements": "dict", "required": True, "no_log": False},
+    "image": {"type": "str", "default": ""},
+    "environment_allow": {"type": "list", "elements": "str", "default": []},
+    "algorithms": {"type": "dict", "default": {}},
+    "extra_hosts": {"type": "dict", "default": {}},
+    "recreate": {"type": "str", "choices": ["idle", "always", "never"], "default": "idle"},
+    "preflight": {"type": "bool", "default": False},
+}
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    try:
+        module.exit_json(**run(module))
+    except host.HostError as exc:
+        module.fail_json(msg=str(exc))
+
+
+def run(module: AnsibleModule) -> Dict[str, Any]:
+    """Refuse, or do it and say what was done."""
+    workspaces, problems = model.parse(module.params["workspaces"])
+    if problems:
+        raise host.HostError("\n".join(problems))
+    options = model.Options(
+        image=module.params["image"],
+        environment_allow=tuple(module.params["environment_allow"]),
+        algorithms={name: tuple(values) for name, values in module.params["algorithms"].items()},
+        extra_hosts=dict(module.params["extra_hosts"]),
+    )
+    keeper = host.Keeper(module.run_command, options, module.params["recreate"], module.check_mode)
+    found = keeper.engine.look(image for image in (model.image_of(item, options) for item in workspaces) if image)
+    if not (found.engine or module.check_mode or module.params["preflight"]):
+        raise host.HostError("no container engine answers on this host (docker info). Run the role docker_engine first.")
+    refused = host.refusals(workspaces, found, keeper.engine, module.check_mode)
+    if refused:
+        raise host.HostError("\n".join(refused))
+    result = host.Result() if module.params["preflight"] else keeper.bring(workspaces, found)
+    for entry in result.pending:
+        running = "; ".join(entry["running"]) or "nothing (recreate is set to never)"
+        module.warn(f'workspace "{entry["workspace"]}" keeps its old container: running in it: {running}')
+    return {
+        "changed": bool(result.actions),
+        "actions": result.actions,
+        "pending": result.pending,
+        "kept": result.kept,
+        "host_keys": host.host_keys(workspaces, options),
+        "diff": {"before": _text(result.before), "after": _text(result.after)},
+    }
+
+
+def _text(states: Dict[str, Any]) -> str:
+    return json.dumps(states, indent=2, sort_keys=True) + "\n" if states else ""
+
+
+if __name__ == "__main__":
+    main()
