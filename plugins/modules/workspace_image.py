@@ -1,0 +1,261 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""See DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: workspace_image
+short_description: The image that workspaces run, built, pulled or loaded
+version_added: "0.1.0"
+author: The devnode.gpu authors (@devnode)
+description:
+  - Names the image after what it is made from (Dockerfile, files, base), so that the same inputs give the same tag on
+    every host, and nothing is built twice. There is no C(latest).
+  - Builds with the classic builder, which every engine has. What goes into the context becomes part of the image, so it
+    must not be a secret.
+attributes:
+  check_mode:
+    support: full
+    description: Also on a host that has no engine yet. The image's name is exact.
+  diff_mode:
+    support: none
+    description: The name of the image says whether it changes.
+  platform:
+    support: full
+    platforms: posix
+    description: Linux with the docker command.
+options:
+  name:
+    description: The image's name, without registry and tag.
+    type: str
+    required: true
+  base:
+    description: The image that the Dockerfile begins from; with a tag other than C(latest), or a digest.
+    type: str
+    required: true
+  dockerfile:
+    description: The text of the Dockerfile.
+    type: str
+    required: true
+  files:
+    description: Name of a folder among the role's files; its files are below C(files/) in the context.
+    type: str
+    default: ""
+  extra_ca:
+    description: Certificates (PEM) that become C(ca/devnode-extra.crt) in the context.
+    type: str
+    default: ""
+  source:
+    description:
+      - V(build) builds it here if it is not here; with O(registry) it is then pushed.
+      - V(pull) takes it from O(registry).
+      - V(load) takes it from O(archive).
+    type: str
+    choices: [build, pull, load]
+    default: build
+  registry:
+    description: C(HOST), C(HOST:PORT) or C(HOST:PORT/PATH) of a registry. The engine must trust its certificate.
+    type: str
+    default: ""
+  registry_username:
+    description: Account at the registry; empty if it needs none, or if the engine's root is logged in already.
+    type: str
+    default: ""
+  registry_password:
+    description: Password or token of that account. It is not kept on the host.
+    type: str
+    default: ""
+  archive:
+    description: For V(load), the path on the host of what C(docker save) wrote.
+    type: path
+    default: ""
+  others:
+    description: Further images to pull if they are not here.
+    type: list
+    elements: str
+    default: []
+  _context:
+    description: Internal. What the controller gathered.
+    type: str
+"""
+
+EXAMPLES = r"""
+- name: Have the image
+  devnode.gpu.workspace_image:
+    name: devnode/pytorch-sshd
+    base: pytorch/pytorch:2.8.0-cuda12.8-cudnn9-devel
+    dockerfile: "{{ lookup('ansible.builtin.template', 'Dockerfile.j2') }}"
+    files: image
+"""
+
+RETURN = r"""
+image:
+  description: The image's full name.
+  type: str
+  returned: always
+  sample: devnode/pytorch-sshd:2.8.0-cuda12.8-cudnn9-devel-3f1d0c9b2a77
+actions:
+  description: What was done, or would be.
+  type: list
+  elements: str
+  returned: always
+"""
+
+import base64
+import json
+import os
+import shutil
+import tempfile
+import zlib
+from typing import Any, Dict, List, Tuple
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.devnode.gpu.plugins.module_utils import workspace_image as model
+
+VERSION = "0.1.0"
+ARGUMENTS: Dict[str, Any] = {
+    "name": {"type": "str", "required": True},
+    "base": {"type": "str", "required": True},
+    "source": {"type": "str", "choices": ["build", "pull", "load"], "default": "build"},
+    "registry": {"type": "str", "default": ""},
+    "registry_username": {"type": "str", "default": ""},
+    "registry_password": {"type": "str", "default": "", "no_log": True},
+    "archive": {"type": "path", "default": ""},
+    "others": {"type": "list", "elements": "str", "default": []},
+    "_context": {"type": "str"},
+}
+
+
+class ImageError(Exception):
+    """What is wrong, why it matters, what to do."""
+
+
+class Images:
+    """Has the images here, and says what that took."""
+
+    def __init__(self, module: AnsibleModule, config: str) -> None:
+        self.module = module
+        self.given = module.params
+        self.context: Dict[str, str] = json.loads(zlib.decompress(base64.b64decode(self.given["_context"])))
+        self.image = model.reference(self.given["registry"], self.given["name"], self.given["base"], self.context)
+        self.actions: List[str] = []
+        self.warnings: List[str] = []
+        # The classic builder everywhere; credentials in a folder that is gone afterwards.
+        self.environment = {"DOCKER_BUILDKIT": "0", **({"DOCKER_CONFIG": config} if config else {})}
+
+    def ensure(self) -> None:
+        """The image itself and all others."""
+        if not self._engine():
+            if not self.module.check_mode:
+                raise ImageError("no container engine answers on this host. Run the role docker_engine first.")
+            self.actions = [f"{self.given['source']} {self.image}"]
+            return
+        getattr(self, f"_{self.given['source']}")()
+        for other in sorted(set(self.given["others"])):
+            if not self._inspect(other):
+                self._do(f"pull {other}", ["pull", "--quiet", other])
+
+    def _build(self) -> None:
+        found = self._inspect(self.image)
+        if not found:
+            self._do(f"build {self.image}", None)
+            if self.module.check_mode:
+                return
+            if not self._inspect(self.given["base"]):
+                self._docker(["pull", "--quiet", self.given["base"]])
+            base_id = self._inspect(self.given["base"])["Id"]
+            words = ["build", "--quiet", "--tag", self.image]
+            for name, value in model.labels(self.given["base"], base_id, self.context, VERSION).items():
+                words += ["--label", f"{name}={value}"]
+            self._docker([*words, "-"], data=model.pack(self.context))
+            found = self._inspect(self.image)
+        else:
+            self._check_base(found)
+        pushed = [item for item in found.get("RepoDigests") or [] if item.startswith(self.image.rpartition(":")[0] + "@")]
+        if self.given["registry"] and not pushed:
+            self._do(f"push {self.image}", ["push", "--quiet", self.image])
+
+    def _check_base(self, found: Dict[str, Any]) -> None:
+        built_from = (found["Config"].get("Labels") or {}).get("devnode.image.base-id", "")
+        base = self._inspect(self.given["base"])
+        if base and built_from and base["Id"] != built_from:
+            self.warnings.append(
+                f"the tag of the base image {self.given['base']} means another image now than when {self.image} was "
+                "built. The built image is kept; pin the base by its digest to choose."
+            )
+
+    def _pull(self) -> None:
+        if not self.given["registry"]:
+            raise ImageError("source is pull, but registry is empty: there is nowhere to pull from.")
+        if not self._inspect(self.image):
+            self._do(f"pull {self.image}", ["pull", "--quiet", self.image])
+
+    def _load(self) -> None:
+        if self._inspect(self.image):
+            return
+        if not os.path.isfile(self.given["archive"]) and not self.module.check_mode:
+            raise ImageError(f"archive: {self.given['archive'] or '(empty)'} is not a file on this host.")
+        self._do(f"load {self.image}", ["load", "--quiet", "--input", self.given["archive"]])
+        if not self.module.check_mode and not self._inspect(self.image):
+            raise ImageError(f"archive {self.given['archive']} does not hold {self.image}: it was made from other inputs.")
+
+    def _do(self, action: str, words: "List[str] | None") -> None:
+        self.actions.append(action)
+        if words and not self.module.check_mode:
+            self._docker(words)
+
+    def _engine(self) -> bool:
+        return bool(shutil.which("docker")) and self._run(["version", "--format", "{{.Server.Version}}"])[0] == 0
+
+    def _inspect(self, image: str) -> Dict[str, Any]:
+        code, out, _ = self._run(["image", "inspect", image])
+        found: Dict[str, Any] = json.loads(out)[0] if code == 0 else {}
+        return found
+
+    def login(self) -> None:
+        """Credentials for what follows."""
+        words = ["login", "--username", self.given["registry_username"], "--password-stdin"]
+        self._docker([*words, self.given["registry"].partition("/")[0]], data=self.given["registry_password"].encode())
+
+    def _docker(self, words: List[str], data: "bytes | None" = None) -> None:
+        code, out, err = self._run(words, data)
+        if code != 0:
+            said = "\n".join((out + "\n" + err).strip().splitlines()[-25:])
+            raise ImageError(f"docker {words[0]} of {self.image} failed:\n{said}")
+
+    def _run(self, words: List[str], data: "bytes | None" = None) -> Tuple[int, str, str]:
+        found: Tuple[int, str, str] = self.module.run_command(
+            ["docker", *words], data=data, binary_data=True, environ_update=self.environment, errors="replace"
+        )
+        return found
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    given = module.params
+    if not given["_context"]:
+        module.fail_json(msg="workspace_image has to be called as an action (devnode.gpu.workspace_image).")
+    wrong = model.problems(given["name"], given["base"], given["registry"], given["others"])
+    if wrong:
+        module.fail_json(msg="\n".join(wrong))
+    config = tempfile.mkdtemp(prefix="devnode-docker-") if given["registry_username"] else ""
+    images = Images(module, config)
+    try:
+        if config and not module.check_mode:
+            images.login()
+        images.ensure()
+    except ImageError as exc:
+        module.fail_json(msg=str(exc))
+    finally:
+        if config:
+            shutil.rmtree(config, ignore_errors=True)
+    for text in images.warnings:
+        module.warn(text)
+    module.exit_json(changed=bool(images.actions), image=images.image, actions=images.actions)
+
+
+if __name__ == "__main__":
+    main()
