@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Controller side of workspace_image: gathers the build context, which names the image, and sends it in one round trip."""
+"""Controller side of workspace_image: gathers the build context, which names the image, and sends it at once."""
 
 from __future__ import annotations
 

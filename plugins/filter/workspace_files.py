@@ -4,14 +4,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
+
 DOCUMENTATION = r"""
 name: workspace_files
 short_description: The files of a host's workspaces, for file_set
 version_added: "0.1.0"
 author: The devnode.gpu authors (@devnode)
 description:
-  - Turns workspaces into entries for M(devnode.gpu.file_set). For each, a folder that its container sees read-only, with
-    its description, its people's public keys, and the known hosts of its git servers.
+  - Turns workspaces into entries for M(devnode.gpu.file_set). For each, a folder that its container sees read-only,
+    with its description, its people's public keys, and the known hosts of its git servers.
 options:
   _input:
     description: The workspaces, as described for the role pytorch_sshd.
@@ -43,17 +49,12 @@ _value:
   elements: dict
 """
 
-from typing import Any, Dict, List, Optional, Sequence
-
-from ansible.errors import AnsibleFilterError
-from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
-
 
 def workspace_files(
     specs: Any,
-    environment_allow: Optional[Sequence[str]] = None,
-    algorithms: Optional[Dict[str, Sequence[str]]] = None,
-) -> List[Dict[str, Any]]:
+    environment_allow: Sequence[str] | None = None,
+    algorithms: dict[str, Sequence[str]] | None = None,
+) -> list[dict[str, Any]]:
     """See DOCUMENTATION."""
     if not isinstance(specs, (list, tuple)):
         raise AnsibleFilterError("workspace_files: the input is not a list of workspaces")
@@ -70,6 +71,6 @@ def workspace_files(
 class FilterModule:
     """Offers the filter."""
 
-    def filters(self) -> Dict[str, Any]:
+    def filters(self) -> dict[str, Any]:
         """Names of the filters."""
         return {"workspace_files": workspace_files}

@@ -27,6 +27,10 @@ PIDS_LOW, PIDS_HIGH = 64, 4194304
 GPU_RE = re.compile(r"(?P<kind>[a-z0-9][a-z0-9.-]*/[a-z0-9][a-z0-9_-]*)=(?P<device>[A-Za-z0-9][A-Za-z0-9_.:-]*)")
 GPU_ALLOWED = "a device's full name, such as nvidia.com/gpu=0 or nvidia.com/gpu=all"
 
+# Where no mount may go: anywhere below the first, exactly onto the second.
+_SYSTEM = ("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "root", "run", "sbin", "sys", "usr", "var")
+SYSTEM_DIRS = tuple(f"/{top}" for top in _SYSTEM)
+SYSTEM_TOPS = tuple(f"/{top}" for top in ("", "home", "opt", "tmp"))
 # What sshd and the accounts need, and no more: becoming a person, the sandbox of sshd, a new home, ending sessions.
 CAPABILITIES = ("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID", "SYS_CHROOT")
 
@@ -245,8 +249,8 @@ def _env(reader: _Reader, value: Any) -> Dict[str, str]:
 
 def _check_people(reader: _Reader, workspace: Workspace) -> None:
     people = [login for login in (workspace.owner, *workspace.members) if login.name]
-    for kind, values in (("name", [p.name for p in people]), ("uid", [p.uid for p in people if p.uid])):
-        for double in sorted({value for value in values if values.count(value) > 1}, key=str):
+    for kind, values in (("name", [p.name for p in people]), ("uid", [str(p.uid) for p in people if p.uid])):
+        for double in sorted({value for value in values if values.count(value) > 1}):
             reader.say(".members", double, f"is the {kind} of two people of this workspace")
     for stranger in sorted(set(workspace.keys) - {login.name for login in people} - {""}):
         reader.say(".keys", stranger, "has keys but is neither owner nor member")
@@ -265,8 +269,8 @@ def gpu(value: Any) -> str:
 def mount_target(value: Any) -> str:
     """Where data may appear in a workspace: not over the system or what makes it a workspace."""
     target = validators.path(value)
-    ours = ("/etc", "/proc", "/sys", "/dev", "/run", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/boot", "/var", "/root")
-    if target in ("/", "/home", "/tmp", "/opt") or any(target == top or target.startswith(f"{top}/") for top in ours):
+    below = any(target == top or target.startswith(f"{top}/") for top in SYSTEM_DIRS)
+    if below or target in SYSTEM_TOPS:
         raise InvalidError("belongs to the workspace's own system", "a directory such as /data or /home/NAME/data")
     return target
 
@@ -307,7 +311,7 @@ def _gpu_clashes(found: List[Tuple[int, Workspace]], variable: str) -> List[str]
                 if holder is workspace or not _same_gpu(device, other) or (workspace.gpu_shared and holder.gpu_shared):
                     continue
                 problems.append(
-                    f"{variable}[{number}].gpus: {show(device)} is claimed by workspace \"{holder.name}\" ({other}) too. "
+                    f'{variable}[{number}].gpus: {show(device)} is claimed by workspace "{holder.name}" too ({other}). '
                     "Give each its own, or set gpu_shared: true in both."
                 )
             claims.append((device, workspace))

@@ -149,7 +149,7 @@ def refusals(workspaces: Sequence[Workspace], found: Found, engine: Engine, chec
         where = f'workspace "{item.name}"'
         if item.container in found.strangers:
             problems.append(
-                f"{where}: a container named {item.container} exists and was not made by this role. Rename or remove it."
+                f"{where}: a container {item.container} is there that this role did not make. Rename or remove it."
             )
         problems += _port_problems(where, item, found, engine)
         problems += [
@@ -168,8 +168,8 @@ def _gpu_problems(workspaces: Sequence[Workspace], found: Found, checking: bool)
     if found.engine and not found.cdi and not checking:
         names = ", ".join(item.name for item in asking)
         return [
-            f"this host's engine does not inject CDI devices, which the GPUs of {names} need. It takes Docker 25 or newer "
-            'with "features": {"cdi": true} in daemon.json (the default since 28.3).'
+            f"this host's engine does not inject CDI devices, which the GPUs of {names} need. It takes Docker 25 or "
+            'newer with "features": {"cdi": true} in daemon.json (the default since 28.3).'
         ]
     has = f"it has {', '.join(known)}" if known else "no CDI specification names any (see: nvidia-ctk cdi list)"
     return [
@@ -350,7 +350,8 @@ class Keeper:
         if item.container not in found.networks:
             self.engine.ask("network", "create", "--driver", "bridge", "--label", label, item.container)
         self.engine.ask("volume", "create", "--label", label, item.home_volume)
-        words = ["--label", label, "--label", f"{LABEL_SHAPE}={model.shape(item, self.options)}", "--name", item.container]
+        shape = f"{LABEL_SHAPE}={model.shape(item, self.options)}"
+        words = ["--name", item.container, "--label", label, "--label", shape]
         number = self.engine.ask(
             "container", "create", "--pull", "never", *words, *model.create_arguments(item, self.options)
         ).strip()
@@ -408,7 +409,8 @@ class Keeper:
             # The unit may think that it runs (a container that ended by itself): restart makes both agree. A container
             # that does run is left alone.
             container = found.containers.get(item.name)
-            left_alone = container is not None and container.running and f"recreate {item.name}" not in self.result.actions
+            made_again = f"recreate {item.name}" in self.result.actions
+            left_alone = container is not None and container.running and not made_again
             code, out, err = self._systemctl("start" if left_alone else "restart", item.unit)
             if code != 0:
                 said = self.engine.try_("start", item.container)[1]

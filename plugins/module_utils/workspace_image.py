@@ -48,7 +48,7 @@ def problems(name: str, base: str, registry: str, others: List[str]) -> List[str
     """Everything that is wrong with the names, in words."""
     found = []
     if not NAME_RE.fullmatch(name):
-        found.append(f"name: {show(name)} is not the name of an image. Allowed: lower-case words joined by . _ - and /.")
+        found.append(f"name: {show(name)} is not an image's name. Allowed: lower-case words joined by . _ - and /.")
     if registry and not REGISTRY_RE.fullmatch(registry):
         found.append(f"registry: {show(registry)} is not HOST, HOST:PORT or HOST:PORT/PATH.")
     for place, value in [("base", base), *(("others", other) for other in others)]:

@@ -173,7 +173,8 @@ class Images:
             found = self._inspect(self.image)
         else:
             self._check_base(found)
-        pushed = [item for item in found.get("RepoDigests") or [] if item.startswith(self.image.rpartition(":")[0] + "@")]
+        repository = self.image.rpartition(":")[0]
+        pushed = [item for item in found.get("RepoDigests") or [] if item.startswith(f"{repository}@")]
         if self.given["registry"] and not pushed:
             self._do(f"push {self.image}", ["push", "--quiet", self.image])
 
@@ -199,7 +200,8 @@ class Images:
             raise ImageError(f"archive: {self.given['archive'] or '(empty)'} is not a file on this host.")
         self._do(f"load {self.image}", ["load", "--quiet", "--input", self.given["archive"]])
         if not self.module.check_mode and not self._inspect(self.image):
-            raise ImageError(f"archive {self.given['archive']} does not hold {self.image}: it was made from other inputs.")
+            archive = self.given["archive"]
+            raise ImageError(f"archive {archive} does not hold {self.image}: it was made from other inputs.")
 
     def _do(self, action: str, words: "List[str] | None") -> None:
         self.actions.append(action)

@@ -14,8 +14,8 @@ description:
   - Creates, changes, starts and removes the containers that people live in. What the inventory no longer declares is
     removed; its volumes are kept.
   - A container is made again only when its making changed (image, GPUs, port, limits, mounts, variables) and nobody is
-    in it. Otherwise the change is reported as pending, with what is running. Accounts, keys, known hosts, forwarding and
-    JupyterLab change in the running container.
+    in it. Otherwise the change is reported as pending, with what is running. Accounts, keys, known hosts, forwarding
+    and JupyterLab change in the running container.
   - The files that the containers read come from M(devnode.gpu.file_set), by way of the filter
     P(devnode.gpu.workspace_files#filter). The image comes from M(devnode.gpu.workspace_image).
 attributes:
@@ -45,7 +45,8 @@ options:
     elements: str
     default: []
   algorithms:
-    description: Lists by sshd option (C(KexAlgorithms), C(Ciphers), C(MACs)); what an image's sshd does not know is left out.
+    description: >-
+      Lists by sshd option (C(KexAlgorithms), C(Ciphers), C(MACs)); what an image's sshd does not know is left out.
     type: dict
     default: {}
   extra_hosts:
@@ -144,7 +145,7 @@ def run(module: AnsibleModule) -> Dict[str, Any]:
     keeper = host.Keeper(module.run_command, options, module.params["recreate"], module.check_mode)
     found = keeper.engine.look(image for image in (model.image_of(item, options) for item in workspaces) if image)
     if not (found.engine or module.check_mode or module.params["preflight"]):
-        raise host.HostError("no container engine answers on this host (docker info). Run the role docker_engine first.")
+        raise host.HostError("no container engine answers on this host. Run the role docker_engine first.")
     refused = host.refusals(workspaces, found, keeper.engine, module.check_mode)
     if refused:
         raise host.HostError("\n".join(refused))

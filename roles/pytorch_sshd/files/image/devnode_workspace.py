@@ -202,10 +202,8 @@ def _ensure(name: str, uid: int) -> bool:
         )
     if not found:
         _command(["groupadd", "--gid", str(uid), name])
-        _command(
-            ["useradd", "--uid", str(uid), "--gid", str(uid), "--no-create-home", "--home-dir", f"/home/{name}"]
-            + ["--shell", "/bin/bash", "--comment", MARK, "--password", "*", name]
-        )
+        words = ["--uid", str(uid), "--gid", str(uid), "--no-create-home", "--home-dir", f"/home/{name}"]
+        _command(["useradd", *words, "--shell", "/bin/bash", "--comment", MARK, "--password", "*", name])
     return make_home(Path("/home") / name, uid) or not found
 
 
