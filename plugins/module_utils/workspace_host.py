@@ -171,7 +171,7 @@ def _gpu_problems(workspaces: Sequence[Workspace], found: Found, checking: bool)
             f"this host's engine does not inject CDI devices, which the GPUs of {names} need. It takes Docker 25 or "
             'newer with "features": {"cdi": true} in daemon.json (the default since 28.3).'
         ]
-    has = f"it has {', '.join(known)}" if known else "no CDI specification names any (see: nvidia-ctk cdi list)"
+    has = f"it has {', '.join(known)}" if known else "no CDI specification names any; see nvidia-ctk cdi list"
     return [
         f'workspace "{item.name}": GPU "{device}" does not exist on this host ({has}).'
         for item in asking
@@ -456,14 +456,14 @@ def answers_ssh(address: str, port: int) -> bool:
         return False
 
 
-def host_keys(workspaces: Iterable[Workspace], options: Options) -> List[Dict[str, Any]]:
-    """The public host keys of those workspaces that have one already."""
-    found = []
+def host_keys(workspaces: Iterable[Workspace], options: Options) -> Dict[str, List[str]]:
+    """The public host keys of those workspaces that have one already, by alias."""
+    found = {}
     for item in workspaces:
         keys = []
         for path in sorted(glob.glob(f"{options.state_dir}/{item.name}/host_keys/ssh_host_*_key.pub")):
             with open(path, encoding="ascii") as source:
                 keys.append(" ".join(source.read().split()[:2]))
         if keys:
-            found.append({"workspace": item.name, "alias": item.host_key_alias or item.name, "keys": keys})
+            found[item.host_key_alias or item.name] = keys
     return found

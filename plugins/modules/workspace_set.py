@@ -98,10 +98,9 @@ kept:
   returned: always
 host_keys:
   description: The workspaces' public host keys, by the alias that known_hosts files use.
-  type: list
-  elements: dict
+  type: dict
   returned: always
-  sample: [{workspace: nlp, alias: nlp.gpu-01, keys: ["ssh-ed25519 AAAA..."]}]
+  sample: {nlp.gpu-01: ["ssh-ed25519 AAAA..."]}
 """
 
 import json
