@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Build the STAND-IN for the official PyTorch image (see the Dockerfile beside this file), and its archive.
+"""Build the STAND-IN for the official PyTorch image (see image/Dockerfile), and its archive.
 
     python tests/lab/pytorch/build.py OUT
 
@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+RECIPE = HERE / "image"
 sys.path.insert(0, str(HERE.parent))
 
-from devlab import engine, images  # noqa: E402
+from devlab import engine, images, trust  # noqa: E402
 from devlab.shell import LabError, docker, run, step  # noqa: E402
 
 REPOSITORY = "devnode-lab/pytorch"
@@ -30,27 +31,38 @@ SYSTEM = "debian13"
 def build(out: Path) -> dict[str, Any]:
     """Have the image and its archive; both only if they are not there yet."""
     suite = images.SYSTEMS[SYSTEM].suite
-    name = images.content_hash(HERE, suite, images.MIRROR, images.SECURITY_MIRROR)
+    name = images.content_hash(RECIPE, suite, images.MIRROR, images.SECURITY_MIRROR)
     image = f"{REPOSITORY}:{name}"
-    archive = out / f"pytorch-{name}.tar"
-    if not archive.exists():
+    archive = (out / f"pytorch-{name}.tar").resolve()
+    known = archive.with_suffix(".ca")
+    if not (archive.exists() and known.exists()):
         if not images.exists(image):
             with step(f"Image {image} (about 300 MB of Debian packages)"):
                 _build(suite, image)
         with step(f"Archive {archive.name}"):
             _save(image, archive)
-    return {"archive": str(archive.resolve()), "reference": image}
+            known.write_text(docker("run", "--rm", image, "cat", trust.HOST_BUNDLE))
+    return {"archive": str(archive), "reference": image, **_build_inputs(known.read_text())}
+
+
+def _build_inputs(known: str) -> dict[str, str]:
+    """What a build on top of it needs on this machine: authorities that the image lacks, and a package index."""
+    bundle = trust.bundle_path(os.environ)
+    extra = trust.certificates(bundle.read_text(errors="replace") if bundle else "") - trust.certificates(known)
+    config = trust.pip_config(run([sys.executable, "-m", "pip", "config", "list"]))
+    index = [line.partition(" = ")[2] for line in config.splitlines() if line.startswith("index-url")]
+    return {"extra_ca": "".join(f"{text}\n" for text in sorted(extra)), "pip_index_url": "".join(index)}
 
 
 def _build(suite: str, image: str) -> None:
     arguments = {"BASE": images.base(suite), "MIRROR": images.MIRROR, "SECURITY_MIRROR": images.SECURITY_MIRROR}
     words = [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
-    run(["docker", "build", "-q", "-t", image, *words, HERE], env={**os.environ, "DOCKER_BUILDKIT": "0"})
+    run(["docker", "build", "-q", "-t", image, *words, RECIPE], env={**os.environ, "DOCKER_BUILDKIT": "0"})
 
 
 def _save(image: str, archive: Path) -> None:
     archive.parent.mkdir(parents=True, exist_ok=True)
-    for old in archive.parent.glob("pytorch-*.tar*"):
+    for old in archive.parent.glob("pytorch-*"):
         old.unlink()
     new = archive.with_suffix(".tar.new")
     docker("save", "--output", new, image)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Helpers: people's ssh into the workspaces, from the machine that runs the tests, and the role run again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
+PORTS = {"nlp": 2201, "vision": 2202}
+CONTAINER = f"{os.environ.get('DEVNODE_PREFIX', 'devnode')}-pytorch_sshd-debian13"
+NOTE = 'it\'s a "note" # with \\ and spaces'
+
+
+def node_address() -> str:
+    found = re.search(r"HostName (\S+)", (EPHEMERAL / "ssh_config").read_text())
+    assert found
+    return found[1]
+
+
+def known_hosts() -> Path:
+    """The workspaces' host keys as the role handed them over; nothing is ever trusted at first sight."""
+    keys = json.loads((EPHEMERAL / "host_keys.json").read_text())
+    path = EPHEMERAL / "workspace_known_hosts"
+    path.write_text("".join(f"{alias} {key}\n" for alias, found in keys.items() for key in found))
+    return path
+
+
+def ssh_words(workspace: str, person: str, *options: str) -> list[str]:
+    return [
+        *("ssh", "-F", "none", "-p", str(PORTS[workspace]), "-l", person, "-i", str(EPHEMERAL / "people" / person)),
+        *("-o", f"HostKeyAlias={workspace}.debian13", "-o", f"UserKnownHostsFile={known_hosts()}"),
+        *("-o", "GlobalKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=yes", "-o", "IdentitiesOnly=yes"),
+        *("-o", "BatchMode=yes", "-o", "ConnectTimeout=10", *options, node_address()),
+    ]
+
+
+def ssh(workspace: str, person: str, command: str, *options: str) -> subprocess.CompletedProcess[str]:
+    words = [*ssh_words(workspace, person, *options), command]
+    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+
+
+def ok(workspace: str, person: str, command: str, *options: str) -> str:
+    done = ssh(workspace, person, command, *options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def converge(*words: str, check: bool = False, **extra: Any) -> tuple[int, str, int]:
+    """The role again, with other values: return code, output, number of changes."""
+    argv = ["ansible-playbook", "--inventory", os.environ["MOLECULE_INVENTORY_FILE"], "--diff", *words]
+    argv += ["--check"] if check else []
+    argv += ["--extra-vars", json.dumps(extra), str(SCENARIO / "converge.yml")]
+    env = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_CALLBACK_FORMAT_PRETTY": "0"}
+    done = subprocess.run(argv, capture_output=True, text=True, env=env)
+    recap = re.search(r"changed=(\d+)", done.stdout)
+    return done.returncode, done.stdout + done.stderr, int(recap[1]) if recap else -1
+
+
+def wait_until(what: str, so: Any, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not so():
+        assert time.monotonic() < end, what
+        time.sleep(0.3)

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What people find in a workspace, over a real login."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+from pytorch_sshd_lab import CONTAINER, EPHEMERAL, NOTE, node_address, ok, ssh, ssh_words, wait_until
+
+# What the image and the workspace set, and every kind of session must have.
+NAMES = ("PATH", "LANG", "LD_LIBRARY_PATH", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "PYTORCH_VERSION")
+
+
+def variables(text: str) -> dict[str, str]:
+    return dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
+
+
+@pytest.fixture(scope="module")
+def truth(host: Any) -> dict[str, str]:
+    """What `docker exec` sees."""
+    return variables(host.check_output("docker exec devnode-nlp env -0"))
+
+
+def test_owner_and_member_log_in_and_nobody_else() -> None:
+    assert ok("nlp", "ada", "id -un; id -u; pwd").split() == ["ada", "2001", "/home/ada"]
+    assert ok("nlp", "grace", "id -u").strip() == "2002"
+    assert ok("vision", "grace", "id -u").strip() == "2002"
+    assert "Permission denied (publickey)" in ssh("vision", "ada", "id").stderr
+    assert "Permission denied (publickey)" in ssh("nlp", "root", "id", "-i", str(EPHEMERAL / "people" / "ada")).stderr
+
+
+def test_a_wrong_key_is_refused() -> None:
+    words = ssh_words("nlp", "ada", "-i", str(EPHEMERAL / "people" / "grace"))
+    words.remove(str(EPHEMERAL / "people" / "ada"))
+    words.remove("-i")
+    done = subprocess.run([*words, "id"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert "Permission denied (publickey)" in done.stderr
+
+
+def test_torch_computes() -> None:
+    imports = "import torch, torchvision, torchaudio, pandas"
+    code = f"{imports}; print((torch.ones(64, 64) @ torch.ones(64, 64)).sum().item())"
+    assert float(ok("nlp", "ada", f"python3 -c '{code}'")) == 64**3
+
+
+def test_dataloader_shares_tensors_through_shm() -> None:
+    code = (
+        "import torch; from torch.utils.data import DataLoader as D; "
+        "print(sum(len(b) for b in D(torch.zeros(64, 250000), batch_size=16, num_workers=2)))"
+    )
+    assert int(ok("nlp", "ada", f"python3 -c '{code}'")) == 64
+
+
+@pytest.mark.parametrize("command", ["env -0", "bash -lc 'env -0'", "sh -lc 'env -0'"])
+def test_environment_of_a_command_and_of_login_shells(truth: dict[str, str], command: str) -> None:
+    found = variables(ok("nlp", "ada", command))
+    assert {name: found.get(name) for name in NAMES} == {name: truth[name] for name in NAMES}
+    assert found["DATA_NOTE"] == NOTE == truth["DATA_NOTE"]
+
+
+def test_environment_of_an_interactive_session(truth: dict[str, str]) -> None:
+    done = subprocess.run(
+        ssh_words("nlp", "ada", "-tt"), input="env -0 | base64 -w0; exit\n", capture_output=True, text=True, timeout=30
+    )
+    longest = max(done.stdout.split(), key=len)
+    found = variables(base64.b64decode(longest).decode())
+    assert {name: found.get(name) for name in (*NAMES, "DATA_NOTE")} == {
+        name: truth[name] for name in (*NAMES, "DATA_NOTE")
+    }
+
+
+def test_environment_of_sftp(host: Any, truth: dict[str, str]) -> None:
+    words = ssh_words("nlp", "ada", "-s")
+    with subprocess.Popen([*words, "sftp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as session:
+        script = "for p in /proc/[0-9]*; do grep -q sftp-server $p/comm 2>/dev/null && cat $p/environ && exit; done"
+        wait_until("sftp-server runs", lambda: host.check_output(f"docker exec devnode-nlp sh -c '{script}'"), 10)
+        found = variables(host.check_output(f"docker exec devnode-nlp sh -c '{script}'"))
+        session.terminate()
+    assert {name: found.get(name) for name in NAMES} == {name: truth[name] for name in NAMES}
+
+
+def test_environment_under_sudo_and_su(host: Any, truth: dict[str, str]) -> None:
+    for command in ("sudo -u ada env -0", "su -s /bin/sh ada -c 'env -0'"):
+        found = variables(host.check_output(f"docker exec devnode-nlp {command}"))
+        assert {name: found.get(name) for name in NAMES} == {name: truth[name] for name in NAMES}, command
+
+
+def test_shm_memory_processes(host: Any) -> None:
+    assert ok("nlp", "ada", "df -B1 --output=size /dev/shm | tail -1").strip() == str(256 * 1024**2)
+    inspected = json.loads(host.check_output("docker inspect devnode-nlp"))[0]["HostConfig"]
+    assert (inspected["Memory"], inspected["PidsLimit"]) == (1024**3, 512)
+    limit = ok("nlp", "ada", "cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max 2>/dev/null; true")
+    assert limit.split() == ["512"]
+
+
+def test_exactly_the_devices_asked_for() -> None:
+    assert ok("nlp", "ada", "ls /dev/nvidia*").split() == ["/dev/nvidia0"]
+    assert ok("vision", "grace", "ls /dev/nvidia*").split() == ["/dev/nvidia1"]
+
+
+def test_nothing_privileged(host: Any) -> None:
+    for name in ("devnode-nlp", "devnode-vision"):
+        config = json.loads(host.check_output(f"docker inspect {name}"))[0]["HostConfig"]
+        assert not config["Privileged"]
+        assert config["CapDrop"] == ["ALL"]
+        assert not any("docker.sock" in str(mount) for mount in config["Mounts"])
+        assert config["RestartPolicy"]["Name"] == "no"
+    status = ok("nlp", "ada", "grep -E 'NoNewPrivs|Seccomp:|CapEff' /proc/self/status").split()
+    assert status == ["CapEff:", "0000000000000000", "NoNewPrivs:", "1", "Seccomp:", "2"]
+
+
+def test_jupyter_through_the_forward_with_its_token_only() -> None:
+    token = ok("nlp", "ada", "devnode-jupyter token").strip()
+    assert len(token) >= 40
+    assert ok("nlp", "ada", "devnode-jupyter --port 9999").strip() == f"http://127.0.0.1:9999/lab?token={token}"
+    assert ok("nlp", "ada", "stat -c '%a %U' .local/share/devnode/jupyter-token").split() == ["600", "ada"]
+    denied = ssh("nlp", "grace", "devnode-jupyter token; cat /home/ada/.local/share/devnode/jupyter-token")
+    assert token not in denied.stdout + denied.stderr
+    assert ok("nlp", "ada", "ps -o user= -C jupyter-lab").split() == ["ada"]
+    assert token not in ok("nlp", "grace", "ps -eo args")
+    words = ssh_words("nlp", "ada", "-N", "-L", "127.0.0.1:18888:localhost:8888", "-o", "ExitOnForwardFailure=yes")
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL) as forward:
+        try:
+            url = "http://127.0.0.1:18888/api/contents"
+            wait_until("JupyterLab answers", lambda: status_of(url) == 403, 30)
+            assert status_of(f"{url}?token={token}") == 200
+            assert status_of(f"{url}?token={'0' * 48}") == 403
+        finally:
+            forward.terminate()
+    assert ssh("vision", "grace", "ps -eo args | grep -q '[j]upyter-lab'").returncode == 1
+
+
+def status_of(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own address
+            return int(answer.status)
+    except urllib.error.HTTPError as exc:
+        return exc.code
+    except OSError:
+        return 0
+
+
+def test_forwarding_reaches_the_containers_loopback_only() -> None:
+    for options in (("-W", f"{node_address()}:22"), ("-R", "0:localhost:22", "-o", "ExitOnForwardFailure=yes")):
+        done = ssh("nlp", "ada", "true", *options)
+        assert done.returncode != 0, options
+    done = subprocess.run(
+        ssh_words("nlp", "ada", "-W", "localhost:2222"), input="", capture_output=True, text=True, timeout=20
+    )
+    assert done.stdout.startswith("SSH-2.0"), done.stderr
+
+
+def test_agent_where_the_project_says_so_and_by_a_stable_name() -> None:
+    with subprocess.Popen(["ssh-agent", "-D"], stdout=subprocess.PIPE, text=True) as agent:
+        try:
+            assert agent.stdout
+            socket = agent.stdout.readline().split(";")[0].partition("=")[2]
+            mine = {**os.environ, "SSH_AUTH_SOCK": socket}
+            subprocess.run(["ssh-add", "-q", str(EPHEMERAL / "people" / "ada")], env=mine, check=True)
+
+            def forwarded(workspace: str, person: str, command: str) -> subprocess.CompletedProcess[str]:
+                words = [*ssh_words(workspace, person, "-A"), command]
+                return subprocess.run(words, env=mine, capture_output=True, text=True, timeout=30)
+
+            assert "ED25519" in forwarded("nlp", "ada", "ssh-add -l").stdout
+            # A job in tmux from an earlier connection finds the agent of the next one.
+            job = "while sleep 0.3; do ssh-add -l; done >agent.log 2>&1"
+            forwarded("nlp", "ada", f"tmux new-session -d -s agent bash -lc '{job}'")
+            time.sleep(0.5)
+            command = "truncate -s 0 agent.log; sleep 1; cat agent.log; tmux kill-session -t agent"
+            again = forwarded("nlp", "ada", command)
+            assert "ED25519" in again.stdout, again.stdout + again.stderr
+            assert forwarded("vision", "grace", "ssh-add -l").returncode != 0
+        finally:
+            agent.terminate()
+
+
+def test_git_servers_are_known_and_others_are_not_asked_about() -> None:
+    known = ssh("nlp", "ada", "ssh -o BatchMode=yes git@git.example.org")
+    assert "Permission denied" in known.stderr  # the host key was right
+    assert "Host key verification failed" in ssh("nlp", "ada", "ssh -o BatchMode=yes git@unknown.example.org").stderr
+    assert "Host key verification failed" in ssh("vision", "grace", "ssh -o BatchMode=yes git@git.example.org").stderr
+
+
+def test_a_job_survives_the_connection() -> None:
+    ok("nlp", "ada", "tmux new-session -d -s job 'sleep 300'")
+    ok("nlp", "ada", "nohup sleep 301 >/dev/null 2>&1 &")
+    assert ok("nlp", "ada", "tmux has-session -t job; pgrep -u ada -cx sleep").strip() == "2"
+    ok("nlp", "ada", "tmux kill-session -t job; pkill -x sleep")
+
+
+def test_workspaces_are_apart(host: Any) -> None:
+    other = host.check_output(
+        "docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' devnode-vision"
+    )
+    for target, port in ((other, 2222), (node_address(), 2202)):
+        done = ssh("nlp", "ada", f"timeout 3 bash -c 'read -n 7 line </dev/tcp/{target}/{port}; echo $line'")
+        assert "SSH-2.0" not in done.stdout, (target, port)
+    assert "grace" in ok("nlp", "ada", "ls /home").split()
+    assert ssh("nlp", "ada", "ls /home/grace").returncode != 0
+
+
+def test_the_port_is_open_on_its_address_only(host: Any) -> None:
+    listening = host.check_output("ss -Hltn 'sport = :2201'").split()
+    assert [word for word in listening if word.endswith(":2201")] == [f"{node_address()}:2201"]
+    assert host.run("timeout 3 bash -c '</dev/tcp/127.0.0.1/2201'").rc != 0
+    assert host.run("timeout 3 bash -c '</dev/tcp/127.0.0.1/8888'").rc != 0
+
+
+def test_container_is_this_one() -> None:
+    """The tests below restart it by its name."""
+    assert subprocess.run(["docker", "inspect", CONTAINER], capture_output=True).returncode == 0

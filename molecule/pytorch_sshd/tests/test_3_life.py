@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A workspace's life: changes, people who leave, recreation, refusals, reboot, removal. In this order."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from typing import Any
+
+from pytorch_sshd_lab import (
+    CONTAINER,
+    EPHEMERAL,
+    PORTS,
+    converge,
+    known_hosts,
+    node_address,
+    ok,
+    ssh,
+    ssh_words,
+    wait_until,
+)
+
+
+def container_id(host: Any, name: str = "devnode-nlp") -> str:
+    return str(host.check_output(f"docker inspect -f '{{{{.Id}}}}' {name}"))
+
+
+def test_refused_before_anything_is_changed(host: Any) -> None:
+    """A port that something else holds, a GPU and a mount that are not there: all in one message, by name."""
+    listener = f"python3 -m http.server --bind {node_address()} 2299"
+    host.check_output(f"systemd-run --unit=squatter {listener}")
+    wait_until("the squatter listens", lambda: host.run("ss -Hltn 'sport = :2299'").stdout, 10)
+    before = container_id(host)
+    try:
+        wrong = {"name": "vision", "port": 2299, "gpus": ["nvidia.com/gpu=7"], "bind_address": node_address()}
+        wrong |= {"owner": {"name": "grace", "uid": 2002}, "mounts": [{"source": "/nowhere", "target": "/data"}]}
+        code, out, changed = converge(vision=wrong, nlp_shm_size="128m")
+    finally:
+        host.check_output("systemctl stop squatter")
+    assert code != 0
+    assert changed == 0
+    assert f"port 2299 on {node_address()} is taken by python3 (pid " in out
+    assert 'GPU "nvidia.com/gpu=7" does not exist on this host (it has nvidia.com/gpu=0' in out
+    assert "mount source /nowhere is not there" in out
+    assert container_id(host) == before
+
+
+def test_recreated_only_when_nobody_is_in_it(host: Any) -> None:
+    before, keys = container_id(host), known_hosts().read_text()
+    ok("nlp", "ada", "echo kept > mine; tmux new-session -d -s train 'sleep 300'")
+    code, out, changed = converge(nlp_shm_size="128m")
+    assert code == 0, out
+    assert changed == 0
+    assert 'workspace "nlp" keeps its old container' in out
+    assert "ada: sleep 300" in out
+    assert container_id(host) == before
+
+    ok("nlp", "ada", "tmux kill-server")
+    _, _, announced = converge(check=True, nlp_shm_size="128m")
+    assert announced == 1
+    code, out, changed = converge(nlp_shm_size="128m")
+    assert (code, changed) == (0, 1), out
+    assert container_id(host) != before
+    assert known_hosts().read_text() == keys
+    assert ok("nlp", "ada", "cat mine; df -B1 --output=size /dev/shm | tail -1").split() == ["kept", str(128 * 1024**2)]
+    assert ssh("nlp", "ada", "ls -ld /home/ada").stdout.startswith("drwx------")
+
+
+def test_somebody_who_leaves_is_out_at_once_and_the_container_stays(host: Any) -> None:
+    before = container_id(host)
+    alone = {"nlp_shm_size": "128m", "nlp_keys": {"ada": [(EPHEMERAL / "people" / "ada.pub").read_text().strip()]}}
+    with subprocess.Popen([*ssh_words("nlp", "grace"), "sleep 300"], stdin=subprocess.DEVNULL) as session:
+        wait_until("grace is in", lambda: host.run("docker top devnode-nlp | grep -q 'sleep 300'").rc == 0, 10)
+        code, out, _ = converge("--extra-vars", '{"nlp_members": []}', **alone)
+        assert code == 0, out
+        assert session.wait(10) != 0
+    assert container_id(host) == before
+    assert "Permission denied" in ssh("nlp", "grace", "id").stderr
+    assert ok("nlp", "ada", "getent passwd grace || echo gone; stat -c %u /home/grace").split() == ["gone", "2002"]
+    code, out, _ = converge(nlp_shm_size="128m")
+    assert code == 0, out
+    assert ok("nlp", "grace", "pwd").strip() == "/home/grace"
+
+
+def test_stops_quickly_and_lets_jobs_say_goodbye(host: Any) -> None:
+    job = "trap 'echo saved > checkpoint; exit' TERM; sleep 300 & wait"
+    ok("nlp", "ada", f'cat > job.sh <<"END"\n{job}\nEND\ntmux new-session -d "bash job.sh"')
+    wait_until("the job runs", lambda: ssh("nlp", "ada", "pgrep -x sleep").returncode == 0, 10)
+    started = time.monotonic()
+    host.check_output("systemctl stop devnode-workspace@nlp.service")
+    took = time.monotonic() - started
+    assert host.check_output("docker inspect -f '{{.State.ExitCode}}' devnode-nlp") in ("0", "143")
+    assert took < 3, took  # docker stop itself: below 2 s, without its kill
+    code, out, changed = converge(nlp_shm_size="128m")
+    assert (code, changed) == (0, 1), out
+    assert ok("nlp", "ada", "cat checkpoint").strip() == "saved"
+
+
+def test_engine_restart_leaves_the_job_and_its_device(host: Any) -> None:
+    ok("nlp", "ada", "tmux new-session -d -s job 'sleep 300'")
+    host.check_output("systemctl daemon-reload && systemctl restart docker")
+    assert ok("nlp", "ada", "tmux has-session -t job && echo there > /dev/nvidia0 && pgrep -cx sleep").strip() == "1"
+    ok("nlp", "ada", "tmux kill-server")
+
+
+def test_comes_back_after_a_reboot(host: Any) -> None:
+    keys = known_hosts().read_text()
+    subprocess.run(["docker", "restart", "--time", "20", CONTAINER], check=True, capture_output=True)
+    wait_until("nlp is back", lambda: ssh("nlp", "ada", "true").returncode == 0, 90)
+    wait_until("vision is back", lambda: ssh("vision", "grace", "true").returncode == 0, 30)
+    assert ok("nlp", "ada", "cat mine; ls /dev/nvidia*").split() == ["kept", "/dev/nvidia0"]
+    code, out, changed = converge(nlp_shm_size="128m")
+    assert (code, changed) == (0, 0), out
+    assert known_hosts().read_text() == keys
+
+
+def test_removed_with_its_entry_and_the_home_is_kept(host: Any) -> None:
+    code, out, _ = converge("--extra-vars", '{"pytorch_sshd_workspaces": ["{{ nlp }}"]}', nlp_shm_size="128m")
+    assert code == 0, out
+    names = host.check_output("docker ps -a --format '{{.Names}}'; docker network ls --format '{{.Name}}'").split()
+    assert "devnode-nlp" in names
+    assert "devnode-vision" not in names
+    assert "devnode-vision-home" in host.check_output("docker volume ls -q").split()
+    assert not host.file("/etc/devnode/workspaces/vision").exists
+    assert host.run("systemctl is-enabled devnode-workspace@vision.service").rc != 0
+    with_socket = f"timeout 2 bash -c '</dev/tcp/{node_address()}/{PORTS['vision']}'"
+    assert host.run(with_socket).rc != 0
+    code, out, _ = converge(nlp_shm_size="256m")
+    assert code == 0, out
+    assert ok("vision", "grace", "id -u").strip() == "2002"
