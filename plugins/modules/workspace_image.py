@@ -49,7 +49,7 @@ options:
     default: ""
   source:
     description:
-      - V(build) builds it here if it is not here; with O(registry) it is then pushed.
+      - V(build) builds it here if it is not here; with O(registry), if it is not there either, and then pushes it.
       - V(pull) takes it from O(registry).
       - V(load) takes it from O(archive).
     type: str
@@ -158,7 +158,7 @@ class Images:
                 self._do(f"pull {other}", ["pull", "--quiet", other])
 
     def _build(self) -> None:
-        found = self._inspect(self.image)
+        found = self._inspect(self.image) or self._pulled()
         if not found:
             self._do(f"build {self.image}", None)
             if self.module.check_mode:
@@ -177,6 +177,15 @@ class Images:
         pushed = [item for item in found.get("RepoDigests") or [] if item.startswith(f"{repository}@")]
         if self.given["registry"] and not pushed:
             self._do(f"push {self.image}", ["push", "--quiet", self.image])
+
+    def _pulled(self) -> Dict[str, Any]:
+        """The image from the registry, if somebody has built it already."""
+        if not self.given["registry"] or self.module.check_mode:
+            return {}
+        if self._run(["pull", "--quiet", self.image])[0] != 0:
+            return {}
+        self.actions.append(f"pull {self.image}")
+        return self._inspect(self.image)
 
     def _check_base(self, found: Dict[str, Any]) -> None:
         built_from = (found["Config"].get("Labels") or {}).get("devnode.image.base-id", "")

@@ -125,6 +125,3 @@ def test_removed_with_its_entry_and_the_home_is_kept(host: Any) -> None:
     assert host.run("systemctl is-enabled devnode-workspace@vision.service").rc != 0
     with_socket = f"timeout 2 bash -c '</dev/tcp/{node_address()}/{PORTS['vision']}'"
     assert host.run(with_socket).rc != 0
-    code, out, _ = converge(nlp_shm_size="256m")
-    assert code == 0, out
-    assert ok("vision", "grace", "id -u").strip() == "2002"

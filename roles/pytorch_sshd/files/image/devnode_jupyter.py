@@ -56,13 +56,11 @@ def make_token(path: Path) -> None:
     """Make the token once; it survives restarts, so that bookmarks stay good."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.parent.chmod(0o700)
-    if path.exists() and path.read_text().strip():
-        path.chmod(0o600)
-        return
+    token = path.read_text().strip() if path.exists() else ""
     path.unlink(missing_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w") as out:
-        out.write(secrets.token_hex(24) + "\n")
+        out.write(token or secrets.token_hex(24))  # no end of line: the server takes the file as it is
 
 
 def serve() -> None:
