@@ -34,24 +34,15 @@ def build(out: Path) -> dict[str, Any]:
     name = images.content_hash(RECIPE, suite, images.MIRROR, images.SECURITY_MIRROR)
     image = f"{REPOSITORY}:{name}"
     archive = (out / f"pytorch-{name}.tar").resolve()
-    known = archive.with_suffix(".ca")
-    if not (archive.exists() and known.exists()):
+    if not archive.exists():
         if not images.exists(image):
             with step(f"Image {image} (about 300 MB of Debian packages)"):
                 _build(suite, image)
         with step(f"Archive {archive.name}"):
             _save(image, archive)
-            known.write_text(docker("run", "--rm", image, "cat", trust.HOST_BUNDLE))
-    return {"archive": str(archive), "reference": image, **_build_inputs(known.read_text())}
-
-
-def _build_inputs(known: str) -> dict[str, str]:
-    """What a build on top of it needs on this machine: authorities that the image lacks, and a package index."""
-    bundle = trust.bundle_path(os.environ)
-    extra = trust.certificates(bundle.read_text(errors="replace") if bundle else "") - trust.certificates(known)
-    config = trust.pip_config(run([sys.executable, "-m", "pip", "config", "list"]))
-    index = [line.partition(" = ")[2] for line in config.splitlines() if line.startswith("index-url")]
-    return {"extra_ca": "".join(f"{text}\n" for text in sorted(extra)), "pip_index_url": "".join(index)}
+    # For what is built on top of it on this machine.
+    index = trust.index_settings(trust.pip_listing()).get("index-url", "")
+    return {"archive": str(archive), "reference": image, "pip_index_url": index}
 
 
 def _build(suite: str, image: str) -> None:
