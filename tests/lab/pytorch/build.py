@@ -19,10 +19,10 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 RECIPE = HERE / "image"
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parent.parent))
 
-from devlab import engine, images, trust  # noqa: E402
-from devlab.shell import LabError, docker, run, step  # noqa: E402
+from lab.devlab import engine, images, trust  # noqa: E402
+from lab.devlab.shell import LabError, docker, run, step  # noqa: E402
 
 REPOSITORY = "devnode-lab/pytorch"
 SYSTEM = "debian13"
