@@ -15,15 +15,11 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible.template import generate_ansible_template_vars
+from ansible.template import generate_ansible_template_vars, trust_as_template
 from ansible.utils.display import Display
 from ansible_collections.devnode.gpu.plugins.module_utils import fileset_engine
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_plan import secrets_of
 from ansible_collections.devnode.gpu.plugins.module_utils.guard_route import new_route
-
-try:
-    from ansible.template import trust_as_template
-except ImportError:  # ansible-core 2.18 and older trust every text
-    trust_as_template = None
 
 display = Display()
 
@@ -41,6 +37,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         task_vars = task_vars or {}
+        self._secrets: list[str] = []
         super().run(tmp, task_vars)
         args = dict(self._task.args)
         guard = args.get("guard") or None
@@ -90,6 +87,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 try:
                     data = self._contents(given[0], item, task_vars)
                     contents[str(index)] = base64.b64encode(data).decode("ascii")
+                    if item.get("sensitive"):
+                        self._secrets += secrets_of(data)
                 except (AnsibleError, OSError, TypeError) as error:
                     errors.append(f"files[{index}] ({item.get('path', 'no path')}): {error}")
             plain.append({key: value for key, value in item.items() if key not in (*SOURCES, "vars")})
@@ -133,12 +132,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             variables["ansible_managed"] = task_vars["ansible_managed"]
         templar = self._templar.copy_with_new_env(searchpath=search, available_variables=variables)
         overrides = {"trim_blocks": True, "lstrip_blocks": False, "newline_sequence": "\n"}
-        if trust_as_template is not None:
-            rendered = templar.template(trust_as_template(text), escape_backslashes=False, overrides=overrides)
-        else:
-            rendered = templar.do_template(
-                text, preserve_trailing_newlines=True, escape_backslashes=False, overrides=overrides
-            )
+        rendered = templar.template(trust_as_template(text), escape_backslashes=False, overrides=overrides)
         return ("" if rendered is None else str(rendered)).encode("utf-8", "surrogateescape")
 
     # --- guard ----------------------------------------------------------------------------------------------
@@ -184,8 +178,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             f"a restart. The next run says what happened; so does `journalctl -t devnode-guard` on the host.",
         )
 
-    @staticmethod
-    def _taken_back(result: dict[str, Any], state: dict[str, Any], problem: str) -> None:
+    def _taken_back(self, result: dict[str, Any], state: dict[str, Any], problem: str) -> None:
         name = state["name"]
         result.update(guard={"phase": state["phase"]}, backup=None)
         if state["phase"] == "none":
@@ -207,7 +200,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             lines.append("Not everything could be put back; look after these by hand:")
             lines += state["errors"]
         lines.append("Correct what was asked for and run again. On the host: journalctl -t devnode-guard.")
-        result.update(failed=True, changed=False, msg="\n".join(lines))
+        text = "\n".join(lines)
+        for secret in self._secrets:
+            text = text.replace(secret, "********")
+        result.update(failed=True, changed=False, msg=text)
 
     def _ask(self, way: Any, arguments: list[str]) -> tuple[dict[str, Any] | None, str]:
         """Run the guard's program on the host over a connection of its own: its answer, or why there is none."""

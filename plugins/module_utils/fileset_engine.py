@@ -129,6 +129,13 @@ def _temporary_name(path: str) -> str:
     return os.path.join(directory, "." + base + ".devnode-tmp")
 
 
+def _sweep(paths: Iterable[str]) -> None:
+    """Take away what a killed run was about to move into place."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.unlink(_temporary_name(path))
+
+
 def write_atomic(path: str, data: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:
     """Replace `path` in one step; readers see the old file or the new one, never a part."""
     temporary = _temporary_name(path)
@@ -295,6 +302,7 @@ def put(states: Iterable[State], blobs: str) -> List[str]:
     ]
     early = [s for s in absent if any(s["path"].startswith(path + "/") for path in blocked)]
     try:
+        _sweep(state["path"] for state in todo)
         for state in early:
             gone(state["path"])
         for state in wanted:
@@ -491,6 +499,7 @@ class Transaction:
         """Write the new side. From here on an interruption leaves something to finish or take back."""
         self.data["phase"] = "written"
         self.save()
+        _sweep(state["path"] for state in self.data["old"])
         self.data["kept"] = put(self.data["new"], self.directory)
 
     def activate(self) -> List[Outcome]:

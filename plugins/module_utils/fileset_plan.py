@@ -70,6 +70,13 @@ def path_problem(path: str) -> Optional[str]:
     return None
 
 
+def secrets_of(content: bytes) -> List[str]:
+    """What of a sensitive file must not be shown, should a command print it. Short lines are left out: they are rarely
+    a secret, and hiding them would make every message unreadable."""
+    text = content.decode("utf-8", "replace")
+    return [line.strip() for line in [text, *text.splitlines()] if len(line.strip()) >= 12]
+
+
 def parents(path: str) -> List[str]:
     """``/a/b/c`` -> ``/a``, ``/a/b``."""
     parts = path.strip("/").split("/")[:-1]

@@ -109,7 +109,7 @@ attributes:
     description: Shows each account that differs as one line before and after.
     support: full
 author:
-  - The devnode.gpu authors
+  - The devnode.gpu authors (@devnode)
 seealso:
   - module: devnode.gpu.file_set
 """

@@ -290,6 +290,10 @@ def main() -> None:
     )
     if bool(module.params["names"]) == bool(module.params["files"]):
         module.fail_json(msg="names, files: give exactly one of them.")
+    if not os.path.exists("/usr/bin/dpkg-query"):
+        module.fail_json(
+            msg="This host has no dpkg, so it is neither Debian nor Ubuntu. Others are not supported here yet."
+        )
     try:
         result = Task(module).run()
     except ap.PackageError as error:

@@ -335,6 +335,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     errors = check(module.params)
+    if not os.path.isdir(APT):
+        errors.append("This host has no apt, so it is neither Debian nor Ubuntu. Others are not supported here yet.")
     if errors:
         module.fail_json(msg="\n".join(errors))
     source = Source(module)

@@ -244,7 +244,7 @@ attributes:
     description: Shows contents, owners and modes before and after. Not the contents of sensitive or binary files.
     support: full
 author:
-  - The devnode.gpu authors
+  - The devnode.gpu authors (@devnode)
 seealso:
   - module: devnode.gpu.account_set
   - module: ansible.builtin.template
@@ -425,6 +425,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils.fileset_plan import (
     check_wanted,
     join_transactions,
     make_plan,
+    secrets_of,
 )
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_stage import Stage, StageError
 
@@ -541,8 +542,8 @@ class FileSet:
                 data = contents.get(index, b"")
                 state["sha256"] = engine.sha256(data)
                 self.contents[state["path"]] = data
-                if state["sensitive"] and len(data) >= 8:
-                    self.module.no_log_values.add(data.decode("utf-8", "replace").strip())
+                if state["sensitive"]:
+                    self.module.no_log_values.update(secrets_of(data))
             wanted.append(state)
         if not errors:
             errors = check_wanted(wanted, engine.owned_by_others(self.name), self.name)

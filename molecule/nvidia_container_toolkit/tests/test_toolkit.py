@@ -27,7 +27,7 @@ UUID_1 = "GPU-b86e04d9-27c3-4f15-8e6a-5d19f3a07c44"
 
 
 def cdi_spec(host: Any, check: bool = False, **options: Any) -> dict[str, Any]:
-    return host.ansible("devnode.gpu.cdi_spec", json.dumps(options), check=check)
+    return host.ansible("devnode.gpu.cdi_spec", json.dumps({"devices": [], **options}), check=check)
 
 
 @pytest.fixture
@@ -76,6 +76,36 @@ def test_the_four_packages_have_one_version_and_are_held(host: Any) -> None:
     assert set(PACKAGES) <= set(host.check_output("apt-mark showhold").split())
     # 1.20.0 is in the repository, and stays there.
     assert "nvidia" not in host.check_output("apt-get --simulate dist-upgrade | grep ^Inst || true")
+
+
+def test_an_interrupted_installation_is_brought_to_its_end(host: Any, cdi: None) -> None:
+    folder = f"/srv/nvidia/stable/deb/{host.check_output('dpkg --print-architecture')}"
+    host.check_output(f"dpkg --unpack {folder}/nvidia-container-toolkit-base_1.20.0-1_*.deb")
+    arguments = json.dumps({"names": [f"{name}=1.19.1-*" for name in PACKAGES], "hold": True})
+    result = host.ansible("devnode.gpu.apt_packages", arguments, check=False)
+    assert result["installed"] == {"nvidia-container-toolkit-base": "1.19.1-1"}, result
+    assert host.check_output("dpkg --audit") == ""
+    assert host.ansible("devnode.gpu.apt_packages", arguments, check=True)["changed"] is False
+
+
+def test_packages_from_files_are_what_was_meant(host: Any) -> None:
+    path = host.check_output(
+        "ls /srv/nvidia/stable/deb/$(dpkg --print-architecture)/libnvidia-container1_1.19.1-1_*.deb"
+    )
+    digest = host.check_output(f"sha256sum {path}").split()[0]
+    good = {"files": [{"path": path, "sha256": digest}]}
+    assert host.ansible("devnode.gpu.apt_packages", json.dumps(good), check=False)["changed"] is False
+    wrong = {"files": [{"path": path, "sha256": "0" * 64}]}
+    assert digest in host.ansible("devnode.gpu.apt_packages", json.dumps(wrong), check=False)["msg"]
+
+
+def test_a_gpu_process_makes_the_engine_wait(host: Any, cdi: None) -> None:
+    host.check_output("echo '4711, python train.py' >/etc/devnode-lab-gpu/processes")
+    arguments = {"owner": "test", "settings": {"fixed-cidr": "172.17.1.0/24"}}
+    result = host.ansible("devnode.gpu.daemon_json", json.dumps(arguments), check=True)
+    host.check_output("rm /etc/devnode-lab-gpu/processes")
+    assert result["action"] == "defer"
+    assert "GPU process 4711 python train.py" in result["pending"][0]
 
 
 def test_older_entries_for_the_repository_are_gone(host: Any) -> None:
