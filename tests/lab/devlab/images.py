@@ -22,7 +22,6 @@ MIRROR = os.environ.get("DEVNODE_DEBIAN_MIRROR", "http://deb.debian.org/debian")
 SECURITY_MIRROR = os.environ.get("DEVNODE_DEBIAN_SECURITY_MIRROR", "http://deb.debian.org/debian-security")
 # An unreachable registry must not cost minutes; a reachable one sends 50 MB within this.
 PULL_SECONDS = 90
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
 @dataclass(frozen=True)
@@ -107,11 +106,11 @@ def base(suite: str) -> str:
 
 
 def _bootstrap(suite: str, image: str) -> None:
-    programs = [("mmdebstrap", "mmdebstrap"), (str(KEYRING), "debian-archive-keyring")]
+    programs = [("mmdebstrap", "mmdebstrap"), (needs.KEYRING, "debian-archive-keyring")]
     needs.ensure(programs, f"no registry gave the base image {image}")
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "base.tar"
-        run(["mmdebstrap", "--variant=minbase", f"--keyring={KEYRING}", suite, archive, MIRROR])
+        run(["mmdebstrap", "--variant=minbase", f"--keyring={needs.KEYRING}", suite, archive, MIRROR])
         docker("import", "--change", "LABEL devnode.lab=1", archive, image)
 
 

@@ -3,31 +3,48 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from .paths import CACHE_DIR
 from .shell import LabError, attempt, run, say, step
 
 # Program and package, as a machine with only git, make and Python may lack them.
 CLIENT = (("ssh", "openssh-client"), ("ssh-agent", "openssh-client"))
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+STANDINS = (("gpg", "gpg"), ("gpg-agent", "gpg-agent"), (KEYRING, "debian-archive-keyring"))
 
 
 def ensure(programs: Sequence[tuple[str, str]], why: str) -> None:
-    missing = [(program, package) for program, package in programs if not _there(program)]
-    if not missing:
-        return
-    packages = sorted({package for _, package in missing})
-    reason = not_ours()
-    if reason:
-        names = ", ".join(program for program, _ in missing)
-        raise LabError(
-            f"{names}: not installed, and {why}.\n{reason}\nInstall {' '.join(packages)}, then run this again."
-        )
-    say(f"Not installed here: {', '.join(packages)}, and {why}.")
-    refresh()
-    install(packages)
+    """Programs (or files, by their path) with the packages that bring them."""
+    with _one_at_a_time():
+        missing = [(program, package) for program, package in programs if not _there(program)]
+        if not missing:
+            return
+        packages = sorted({package for _, package in missing})
+        reason = not_ours()
+        if reason:
+            names = ", ".join(program for program, _ in missing)
+            raise LabError(
+                f"{names}: not installed, and {why}.\n{reason}\nInstall {' '.join(packages)}, then run this again."
+            )
+        say(f"Not installed here: {', '.join(packages)}, and {why}.")
+        refresh()
+        install(packages)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """apt does not wait for another apt that reads its lists."""
+    folder = CACHE_DIR / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "apt").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _there(name: str) -> bool:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from . import needs
 from .paths import CACHE_DIR, LAB_CODE
 from .shell import run, step
 
@@ -20,6 +21,7 @@ FOLDER = CACHE_DIR / "standins"
 
 def build_all() -> dict[str, dict[str, Any]]:
     """Facts of each, by name."""
+    needs.ensure(needs.STANDINS, "the stand-ins are packages and signatures")
     FOLDER.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(max_workers=2) as pool:
         return dict(zip(NAMES, pool.map(_build, NAMES), strict=True))
