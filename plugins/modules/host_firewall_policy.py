@@ -111,6 +111,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    if os.geteuid() != 0:
+        module.fail_json(msg="This needs root on the host, to see which connection this run came by. Set become: true.")
     given = module.params
     try:
         plan = firewall.make_plan(

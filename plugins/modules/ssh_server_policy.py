@@ -372,6 +372,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    if os.geteuid() != 0:
+        module.fail_json(msg="This needs root on the host, to ask sshd for its configuration. Set become: true.")
     given: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in module.params.items()
     }
