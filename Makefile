@@ -55,5 +55,6 @@ lock: venv  ## Resolve .config/requirements.in again, with hashes
 	@.cache/lock/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o .config/requirements.txt .config/requirements.in
 
-clean:  ## Remove what was made here (.venv, caches); the lab goes with demo-down
+clean:  ## Remove everything made here: the lab, its images, .venv, caches
+	@$(PYTHON) tests/lab/demo.py down --images
 	@rm -rf $(VENV) .cache .ansible .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/output

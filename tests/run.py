@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs the checks: lint, units, Molecule scenarios. Prints a line per step and counts at the end.
 
-The output of each step goes to tests/output/<step>.log; a failed step's tail is printed as well.
+The output of each step goes to tests/output/<step>.log; a failed step's tail is printed as well. `full` is the gate
+with everything that the gate leaves to one OS or to fixed examples; its report is kept in tests/reports/full.md.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "tests" / "output"
 PLUGINS = ".collections/ansible_collections/devnode/gpu/plugins"
+REPORT = ROOT / "tests" / "reports" / "full.md"
+# Read by the scenarios (every test on every OS) and by tests/unit/conftest.py (new examples each time).
+FULL = {"DEVNODE_FULL": "1", "HYPOTHESIS_PROFILE": "full"}
 TAIL_LINES = 60
 # The whole lab last: it is the dearest, and the role scenarios say more precisely what broke.
 LAST_SCENARIO = "site"
@@ -96,6 +100,9 @@ def _junit_count(path: Path) -> Count:
     return count
 
 
+DONE: list[str] = []
+
+
 def run(step: Step) -> Count:
     log = OUTPUT / f"{step.name}.log"
     report = OUTPUT / f"{step.name}.xml"
@@ -115,7 +122,9 @@ def run(step: Step) -> Count:
     else:
         count.failed += 1
     verdict = "ok " if status == 0 else "FAILED"
-    print(f"  {verdict} {step.name}  {seconds:.0f} s  ({count.passed} passed, {count.failed} failed)", flush=True)
+    line = f"{verdict} {step.name}  {seconds:.0f} s  ({count.passed} passed, {count.failed} failed)"
+    DONE.append(line)
+    print(f"  {line}", flush=True)
     if status != 0:
         lines = log.read_text(errors="replace").splitlines()
         print("\n".join(f"      | {line}" for line in lines[-TAIL_LINES:]))
@@ -148,6 +157,15 @@ def molecule_all(names: Sequence[str]) -> Count:
     return total
 
 
+def write_report(minutes: float, closing: str) -> None:
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    steps = "\n".join(DONE)
+    REPORT.write_text(
+        f"# make test-full\n\nRevision {revision.strip()}, {minutes:.1f} minutes: {closing}\n\n```\n{steps}\n```\n"
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["gate", "full", "lint", "unit", "molecule"])
@@ -157,6 +175,8 @@ def main() -> int:
     if unknown:
         parser.error(f"no scenario {', '.join(sorted(unknown))}; there are: {', '.join(scenario_names())}")
     OUTPUT.mkdir(parents=True, exist_ok=True)
+    if args.what == "full":
+        os.environ.update(FULL)
     started = time.monotonic()
     total = Count()
     if args.what in ("gate", "full", "lint"):
@@ -166,8 +186,11 @@ def main() -> int:
     if args.what in ("gate", "full", "molecule"):
         total.add(molecule_all(args.scenario or scenario_names()))
     minutes = (time.monotonic() - started) / 60
+    closing = f"{total.passed} passed, {total.failed} failed, {total.skipped} skipped"
+    if args.what == "full":
+        write_report(minutes, closing)
     print(f"\n{minutes:.1f} minutes")
-    print(f"{total.passed} passed, {total.failed} failed, {total.skipped} skipped")
+    print(closing)
     return 1 if total.failed else 0
 
 
