@@ -12,11 +12,14 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace_host as host
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace_image
+from ansible_collections.devnode.gpu.plugins.module_utils.topology_plan import node_plan
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.fleet import loaded
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBkz1jAoIKYsCwz6jJNDiJRvbwqz624gk6E5pAA/we7G"
@@ -109,6 +112,18 @@ def test_clashes_name_the_other() -> None:
     assert len(problems) == 1
     shared = [{**NLP, "gpu_shared": True}, {**other, "port": 2202, "gpu_shared": True}]
     assert model.parse(shared)[1] == []
+
+
+def test_what_the_plan_gives_is_what_the_role_takes() -> None:
+    topology = loaded()
+    specs = yaml.safe_load((ROOT / "roles/pytorch_sshd/meta/argument_specs.yml").read_text())["argument_specs"]["main"]
+    known = set(specs["options"]["pytorch_sshd_workspaces"]["options"])
+    for node in ("gpu-01", "gpu-02"):
+        given_specs = node_plan(topology, node)["workspaces"]
+        workspaces, problems = model.parse(given_specs)
+        assert problems == []
+        assert workspaces
+        assert all(set(spec) <= known for spec in given_specs)
 
 
 def test_absent_is_not_there() -> None:
@@ -311,6 +326,21 @@ def test_check_mode_on_a_host_without_an_engine(monkeypatch: pytest.MonkeyPatch)
     found = keeper.engine.look([OPTIONS.image])
     assert not found.engine
     assert keeper.bring([nlp()], found).actions == ["create nlp"]
+
+
+def test_an_engine_without_cdi_and_a_missing_gpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "known_devices", lambda: ["nvidia.com/gpu=0"])
+    monkeypatch.setattr(host, "_port_problems", lambda *_: [])
+    engine = host.Engine(FakeDocker([]))
+    old = host.Found(engine=True, cdi=False)
+    assert "does not inject CDI devices, which the GPUs of nlp need" in host.refusals([nlp()], old, engine, False)[0]
+    assert host.refusals([nlp(gpus=[])], old, engine, False) == []
+    new = host.Found(engine=True, cdi=True)
+    assert host.refusals([nlp()], new, engine, False) == []
+    found = host.refusals([nlp(gpus=["nvidia.com/gpu=3"])], new, engine, False)
+    assert found == ['workspace "nlp": GPU "nvidia.com/gpu=3" does not exist on this host (it has nvidia.com/gpu=0).']
+    stranger = host.Found(engine=True, cdi=True, strangers=["devnode-nlp"])
+    assert "that this role did not make" in host.refusals([nlp()], stranger, engine, False)[0]
 
 
 # --- image
