@@ -40,6 +40,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._secrets: list[str] = []
         super().run(tmp, task_vars)
         args = dict(self._task.args)
+        if "rendered" in args:
+            raise AnsibleActionFail("rendered: is made from files; it cannot be given in a task.")
         guard = args.get("guard") or None
         # Before the host is asked for anything: a route that cannot be built is known now.
         route = new_route(self._connection, guard) if guard and not self._task.check_mode else None
@@ -48,7 +50,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if route:
                 payload["guard_program"] = Path(fileset_engine.__file__).read_text(encoding="utf-8")
             packed = zlib.compress(json.dumps(payload).encode("utf-8"))
-            args["_payload"] = base64.b64encode(packed).decode("ascii")
+            args["rendered"] = base64.b64encode(packed).decode("ascii")
             result: dict[str, Any] = self._execute_module(
                 module_name="devnode.gpu.file_set", module_args=args, task_vars=task_vars
             )

@@ -216,6 +216,8 @@ options:
         over a new connection, opened after the change, with no shared connection on any hop.
       - It holds when the controller is killed, when the network is gone, and when the host restarts in between.
       - Needs systemd on the host. Nothing of it runs when nothing changes.
+      - After a restart of the host the old files are back before services start. A unit of the set that starts before
+        C(sysinit.target) has to say C(After=devnode-guard-boot.service).
       - The outcome is in the host's journal (C(journalctl -t devnode-guard)), and the next run reports it in
         RV(rollback).
     type: dict
@@ -235,6 +237,10 @@ options:
           - Port of the next connection, if the change alters it. 0 means that it stays the same.
         type: int
         default: 0
+  rendered:
+    description:
+      - The contents as the action plugin rendered and packed them. Set by it; not for use in a task.
+    type: str
 attributes:
   check_mode:
     description: Nothing is changed; the difference is shown, and O(validate) runs on the new files in their own
@@ -483,8 +489,8 @@ ARGUMENTS: Dict[str, Any] = {
             "port": {"type": "int", "default": 0},
         },
     },
-    # What the action plugin rendered: contents by index, packed. Never shown.
-    "_payload": {"type": "str", "no_log": True},
+    # Contents by index, packed. Never shown.
+    "rendered": {"type": "str", "no_log": True},
 }
 
 
@@ -528,7 +534,7 @@ class FileSet:
                 errors.append(f"guard.window: {guard['window']} s is not between 5 and 3600.")
             if not 0 <= guard["port"] <= 65535:
                 errors.append(f"guard.port: {guard['port']} is not a port.")
-        packed = self.params["_payload"]
+        packed = self.params["rendered"]
         if packed is None:
             raise RefusedError("file_set works through its action plugin only: write `devnode.gpu.file_set` in a task.")
         payload = json.loads(zlib.decompress(base64.b64decode(packed)).decode("utf-8"))
