@@ -129,12 +129,15 @@ def test_a_bundle_is_taken_apart_and_compared() -> None:
 
 
 def test_the_extra_ca_can_be_named_or_turned_off(tmp_path: Path) -> None:
-    bundle = tmp_path / "ca.crt"
-    bundle.write_text(CERT_A)
-    assert trust.bundle_path({}) is None
-    assert trust.bundle_path({"SSL_CERT_FILE": str(bundle)}) == bundle
-    assert trust.bundle_path({"SSL_CERT_FILE": str(bundle), "DEVNODE_EXTRA_CA": ""}) is None
-    assert trust.bundle_path({"DEVNODE_EXTRA_CA": str(tmp_path / "none")}) is None
+    given, local = tmp_path / "ca.pem", tmp_path / "local"
+    local.mkdir()
+    given.write_text(CERT_A)
+    assert trust.bundle({}, local) == ""
+    (local / "proxy.crt").write_text(CERT_B)
+    assert trust.bundle({}, local) == CERT_B
+    assert trust.bundle({"SSL_CERT_FILE": str(given)}, local) == CERT_A
+    assert trust.bundle({"SSL_CERT_FILE": str(given), "DEVNODE_EXTRA_CA": ""}, local) == ""
+    assert trust.bundle({"DEVNODE_EXTRA_CA": str(tmp_path / "none")}, local) == ""
 
 
 @pytest.mark.parametrize(

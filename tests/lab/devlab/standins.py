@@ -15,7 +15,7 @@ from . import needs
 from .paths import CACHE_DIR, LAB_CODE
 from .shell import run, step
 
-NAMES = ("nvidia", "conda", "pytorch")
+NAMES = ("pytorch", "nvidia", "conda")  # the longest first
 FOLDER = CACHE_DIR / "standins"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from .shell import attempt, docker
 
 CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\s+[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
-HOST_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+LOCAL = Path("/usr/local/share/ca-certificates")
 FRESH = "cat /usr/share/ca-certificates/mozilla/*.crt"
 # update-ca-certificates wants a file for each.
 INSTALL = r"""
@@ -25,13 +25,13 @@ update-ca-certificates >/dev/null 2>&1
 INDEX_SETTINGS = ("index-url", "extra-index-url", "trusted-host")
 
 
-def bundle_path(env: Mapping[str, str]) -> Path | None:
-    """DEVNODE_EXTRA_CA (empty: none), else the bundle that this machine's own tools were given."""
+def bundle(env: Mapping[str, str], local: Path = LOCAL) -> str:
+    """DEVNODE_EXTRA_CA (empty: none), else what this machine's tools were given, else what its admin added (PEM)."""
     names = ("DEVNODE_EXTRA_CA",) if "DEVNODE_EXTRA_CA" in env else ("SSL_CERT_FILE", "PIP_CERT")
-    for name in names:
-        if env.get(name) and Path(env[name]).is_file():
-            return Path(env[name])
-    return None
+    files = [Path(env[name]) for name in names if env.get(name) and Path(env[name]).is_file()][:1]
+    if not files and "DEVNODE_EXTRA_CA" not in env:
+        files = sorted(local.rglob("*.crt"))
+    return "\n".join(path.read_text(errors="replace") for path in files)
 
 
 def certificates(text: str) -> set[str]:
@@ -74,11 +74,11 @@ def give(container: str) -> None:
 
 def extra_certificates(container: str) -> str:
     """What this machine trusts beyond a fresh host (PEM)."""
-    bundle = bundle_path(os.environ)
-    if bundle is None:
+    wanted = certificates(bundle(os.environ))
+    if not wanted:
         return ""
     known = certificates(docker("exec", container, "sh", "-c", FRESH))
-    return "".join(f"{one}\n" for one in sorted(certificates(bundle.read_text(errors="replace")) - known))
+    return "".join(f"{one}\n" for one in sorted(wanted - known))
 
 
 def pip_listing() -> str:
