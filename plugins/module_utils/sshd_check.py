@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Does this host's sshd do what one of its configuration files asks for?
@@ -7,7 +6,8 @@ sshd takes the first value that it finds for a keyword, so another file, a line 
 or an option on the command line can undo a policy without any error. This compares the effective configuration
 (sshd -T, once per class of user) with the file, and names the file and the line behind every difference.
 
-The roles install this file on hosts as a program: standard library only, and nothing of Ansible.
+The roles install this file on hosts as a program, with a first line that makes it one: standard library only, and
+nothing of Ansible.
 """
 
 from __future__ import annotations
