@@ -227,6 +227,9 @@ class Engine:
 
     def do(self, verb: str) -> str:
         """Start or restart it; what went wrong, or empty."""
+        # systemd counts starts (three a minute for Docker's unit) and refuses the next one. That is meant for an engine
+        # that crashes over and over; on a change that is wanted it would leave the host without its engine.
+        self.run(["systemctl", "reset-failed", self.unit.name])
         code, _, err = self.run(["systemctl", verb, self.unit.name])
         self.unit = self.read_unit()
         if code == 0 and self.unit.active and self._answers():
@@ -433,7 +436,6 @@ class Task:
             os.unlink(self.path)
         self.record.data = json.loads(record)
         self.record.write()
-        self.engine.run(["systemctl", "reset-failed", self.engine.unit.name])
         again = self.engine.do("restart")
         self.module.fail_json(
             msg=f"{self.engine.unit.name} did not {verb} with the new {self.path}. The file as it was is back, and "
