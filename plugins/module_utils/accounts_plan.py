@@ -120,9 +120,10 @@ def make_account_plan(
     owners: Mapping[str, str],
     remove_home: bool = False,
     lenient: bool = False,
+    session_user: str = "",
 ) -> AccountPlan:
     """`owners`: accounts of other sets on the host. `lenient`: groups that are missing may still be made by something
-    that has not run in check mode."""
+    that has not run in check mode. `session_user`: who is logged in to do this."""
     plan = AccountPlan()
     entries: Mapping[str, Dict[str, Any]] = manifest.get("entries", {})
     owned_groups: Mapping[str, Dict[str, Any]] = manifest.get("groups", {})
@@ -155,6 +156,13 @@ def make_account_plan(
                 f"not made by this set. Use its uid, or another name."
             )
             continue
+        taken = [] if there is None or ours else _taken_over(account, there)
+        if taken:
+            plan.errors.append(
+                f"{where}.name: {account.name!r} exists on this host and was not made by this set. It would lose what "
+                f"it has, with no way back: {', '.join(taken)}. Use another name, or make that account match."
+            )
+            continue
         missing = [name for name in [account.group, *account.groups] if name not in known]
         if missing:
             text = f"{where}: {account.name!r} is to be in {', '.join(missing)}, which is not on this host."
@@ -164,9 +172,24 @@ def make_account_plan(
             plan.warnings.append(text + " In a real run an earlier task has to have made it.")
         _plan_account(plan, account, there, ours, live, owned_groups)
     _plan_group_removals(plan, owned_groups, wanted, live, leaving)
+    plan.errors += [
+        f"{step.name!r} is the account that this run is logged in as, and `{' '.join(step.argv)}` would be run on it: "
+        "that can end the run half-way and lock you out: log in with another account for this change."
+        for step in plan.steps
+        if session_user and step.name == session_user and step.kind in ("remove", "update")
+    ]
     plan.after.sort()
     plan.before.sort()
     return plan
+
+
+def _taken_over(account: Account, there: Account) -> List[str]:
+    """What makes an account somebody's own, and would change."""
+    return [
+        f"{what} {getattr(there, what)} (here {getattr(account, what)})"
+        for what in ("shell", "home", "group")
+        if getattr(there, what) != getattr(account, what)
+    ]
 
 
 def _plan_removals(

@@ -48,8 +48,10 @@ options:
     description:
       - The accounts. A name that exists with another uid and was not made by this set is refused, as is a uid that
         belongs to another account, or to the system.
-      - An account that exists with this uid and was not made by this set is adjusted, but keeps its password and its
-        other groups, and is not removed later.
+      - An account that exists with this uid and was not made by this set is refused when its shell, its home or its
+        main group would change. One that has them already keeps its password and its other groups, and is not
+        removed later.
+      - The account that the run is logged in as is never changed or removed; that is refused.
     type: list
     elements: dict
     default: []
@@ -175,6 +177,7 @@ from typing import Any, Dict, List, Set
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.devnode.gpu.plugins.module_utils import fileset_engine as engine
+from ansible_collections.devnode.gpu.plugins.module_utils import session
 from ansible_collections.devnode.gpu.plugins.module_utils.accounts_plan import (
     Account,
     AccountPlan,
@@ -358,6 +361,7 @@ class AccountSet:
     def _run(self, accounts: List[Account]) -> None:
         manifest = engine.load_manifest(self.name, KIND)
         live = read_live()
+        connected = session.current()
         plan = make_account_plan(
             accounts,
             self.params["groups"],
@@ -366,6 +370,7 @@ class AccountSet:
             engine.owned_by_others(self.name, KIND),
             self.params["remove_home"],
             self.module.check_mode,
+            connected.user if connected else "",
         )
         self._refuse(plan.errors)
         for text in plan.warnings:

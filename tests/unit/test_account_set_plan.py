@@ -103,14 +103,42 @@ def test_a_home_that_this_set_did_not_make_is_never_removed() -> None:
 
 
 def test_who_was_here_before_keeps_password_and_groups_and_stays() -> None:
-    before = account("ops", 1500, groups=("adm",), password=HASH, login="/bin/sh")
+    before = account("ops", 1500, groups=("adm",), password=HASH)
     wanted = [account("ops", 1500, groups=("sudo",))]
     live = host(before, adm=4, sudo=27)
     plan = plan_for(wanted, live)
-    assert plan.steps[0].argv == ["usermod", "-a", "-G", "sudo", "-s", "/bin/bash", "ops"]
+    assert plan.steps[0].argv == ["usermod", "-a", "-G", "sudo", "ops"]
     assert plan.entries["ops"]["created"] is False
     gone = plan_for([], live, manifest_of(plan))
     assert (gone.steps, gone.released) == ([], ["ops"])
+
+
+def test_somebodys_own_account_is_not_taken_over() -> None:
+    live = host(account("ada", 2001, groups=("sudo",)), account("bob", 2002), account("eve", 2003), sudo=27, relay=800)
+    wanted = [
+        account("ada", 2001, login="/usr/sbin/nologin"),
+        account("bob", 2002, home="/nonexistent"),
+        account("eve", 2003, group="relay"),
+    ]
+    for manifest in ({}, {"entries": {a.name: {"uid": a.uid, "created": False} for a in wanted}}):
+        plan = plan_for(wanted, live, manifest)
+        assert [error.split(":")[0] for error in plan.errors] == [f"accounts[{n}].name" for n in range(3)]
+        assert "shell /bin/bash (here /usr/sbin/nologin)" in plan.errors[0]
+        assert "home /home/bob (here /nonexistent)" in plan.errors[1]
+        assert "group users (here relay)" in plan.errors[2]
+        assert not plan.steps
+    made = {"entries": {a.name: {"uid": a.uid, "created": True} for a in wanted}}
+    assert [step.kind for step in plan_for(wanted, live, made).steps] == ["update"] * 3
+
+
+def test_the_account_of_this_session_is_left_alone() -> None:
+    live = host(account("ops", 1500), account("ada", 2001))
+    made = {"entries": {name: {"uid": uid, "created": True} for name, uid in (("ops", 1500), ("ada", 2001))}}
+    for wanted in ([], [account("ops", 1500, login="/bin/sh")]):
+        (error,) = plan_for(wanted, live, made, session_user="ops").errors
+        assert error.startswith("'ops' is the account that this run is logged in as")
+    assert not plan_for([account("ops", 1500)], live, made, session_user="ops").errors
+    assert not plan_for([], live, made, session_user="automation").errors
 
 
 @pytest.mark.parametrize("password", ["", "!", "!!"])
