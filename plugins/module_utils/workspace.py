@@ -467,12 +467,20 @@ def parse_top(text: str) -> List[Process]:
     return found
 
 
+JUPYTER_PROGRAMS = ("/opt/jupyter/bin/jupyter-lab", "/usr/local/bin/devnode-jupyter")
+
+
+def _program(command: str) -> str:
+    """What a command line runs: its first word, or the script that a Python runs. Any other word is an argument."""
+    first, second = [*command.split(None, 2), "", ""][:2]
+    return second if second and re.fullmatch(r"python[0-9.]*", first.rsplit("/", 1)[-1]) else first
+
+
 def busy(processes: Iterable[Process], logins: Mapping[int, str]) -> List[str]:
     """What people are doing in a container, in words. An idle JupyterLab is not a person's work."""
     found = []
     for process in processes:
-        idle_server = "/jupyter-lab" in process.command or "/usr/local/bin/devnode-jupyter" in process.command
-        if process.uid < validators.UID_MIN or idle_server:
+        if process.uid < validators.UID_MIN or _program(process.command) in JUPYTER_PROGRAMS:
             continue
         command = process.command if len(process.command) <= 60 else process.command[:57] + "..."
         found.append(f"{logins.get(process.uid, process.uid)}: {command} (since {process.started})")

@@ -237,6 +237,24 @@ def test_busy_is_what_people_do() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("command", "idle"),
+    [
+        ("/opt/jupyter/bin/jupyter-lab --ServerApp.port=8888", True),
+        ("/opt/jupyter/bin/python3.12 /opt/jupyter/bin/jupyter-lab", True),
+        ("python3 /usr/local/bin/devnode-jupyter serve", True),
+        ("python3 /home/ada/jupyter-lab/train.py", False),
+        ("python3 train.py /opt/jupyter/bin/jupyter-lab", False),
+        ("vim /usr/local/bin/devnode-jupyter", False),
+        ("/home/ada/opt/jupyter/bin/jupyter-lab", False),
+        ("python3", False),
+        ("/opt/jupyter/bin/python -m ipykernel_launcher -f /home/ada/jupyter-lab.json", False),
+    ],
+)
+def test_only_the_jupyter_server_itself_is_idle(command: str, idle: bool) -> None:
+    assert bool(model.busy([model.Process(2001, "14:02:12", command)], {2001: "ada"})) is not idle
+
+
 def test_listening_inodes() -> None:
     table = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0B00000A:0899 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1
