@@ -347,11 +347,13 @@ def config_files(workspaces: Iterable[Workspace], options: Options) -> List[Dict
     for workspace in workspaces:
         folder = f"{options.config_dir}/{workspace.name}"
         entries += [{"path": folder, "state": "directory"}, {"path": f"{folder}/keys", "state": "directory"}]
-        entries.append({"path": f"{folder}/workspace.json", "content": config_json(workspace, options)})
+        # A rollback must not bring back a person or a key that was taken away.
+        kept = {"never_restore": True}
+        entries.append({"path": f"{folder}/workspace.json", "content": config_json(workspace, options), **kept})
         entries.append({"path": f"{folder}/known_hosts", "content": _lines(workspace.known_hosts)})
         for login in sorted((workspace.owner, *workspace.members), key=lambda item: item.name):
             keys = workspace.keys.get(login.name, ())
-            entries.append({"path": f"{folder}/keys/{login.name}", "content": _lines(keys)})
+            entries.append({"path": f"{folder}/keys/{login.name}", "content": _lines(keys), **kept})
     return entries
 
 

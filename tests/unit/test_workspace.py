@@ -160,6 +160,12 @@ def test_files_are_for_the_container_and_hold_each_persons_keys() -> None:
     assert KEY not in json.dumps(described)
 
 
+def test_a_rollback_brings_nobody_back() -> None:
+    folder = "/etc/devnode/workspaces/nlp"
+    kept = {entry["path"] for entry in model.config_files([nlp()], OPTIONS) if entry.get("never_restore")}
+    assert kept == {f"{folder}/workspace.json", f"{folder}/keys/ada", f"{folder}/keys/grace"}
+
+
 def test_people_keys_and_jupyter_need_no_new_container() -> None:
     same = nlp(members=[], keys={}, jupyter=False, agent_forwarding=True, known_hosts=[f"git.example.org {KEY}"])
     assert model.shape(same, OPTIONS) == model.shape(nlp(), OPTIONS)
