@@ -529,12 +529,15 @@ class Transaction:
         left = sorted(s["path"] for s in self.data["old"] if s.get("never_restore"))
         old = [s for s in self.data["old"] if not s.get("never_restore")]
         report: Dict[str, Any] = {"restored": sorted(s["path"] for s in old), "not_restored": left, "errors": []}
+        # The disk may be full. The new contents have had their use.
+        shutil.rmtree(os.path.join(self.directory, "new"), ignore_errors=True)
         try:
             put(old, self.directory)
         except EngineError as error:
-            # One path that cannot be written must not keep the others from being put back.
+            # One path that cannot be written must not keep the others from being put back; first what needs no space.
             report["errors"].append(str(error))
-            for state in sorted(old, key=_depth):
+            gone = sorted((s for s in old if s["type"] == "absent"), key=_depth, reverse=True)
+            for state in gone + sorted((s for s in old if s["type"] != "absent"), key=_depth):
                 with contextlib.suppress(EngineError, OSError):
                     put([state], self.directory)
         if at_boot:
@@ -548,8 +551,16 @@ class Transaction:
         report["errors"] += [
             "%s: exit %d: %s" % (" ".join(o["argv"]), o["rc"], o["output"]) for o in report["commands"] if o["rc"]
         ]
-        save_manifest(self._manifest_after_rollback(), base=self.base)
-        self.discard()
+        manifest = self._manifest_after_rollback()
+        try:
+            save_manifest(manifest, base=self.base)
+            self.discard()
+        except OSError:
+            self.discard()  # makes room
+            try:
+                save_manifest(manifest, base=self.base)
+            except OSError as error:
+                report["errors"].append(f"could not write {manifest_path(self.name, base=self.base)}: {error.strerror}")
         return report
 
     def _manifest_after_rollback(self) -> Dict[str, Any]:
@@ -641,16 +652,23 @@ def _roll_back(state: Dict[str, Any], reason: str, detail: Dict[str, Any], base:
     name = state["name"]
     _say(f"file set {name}: putting the old files back: {reason}")
     state.update(phase="rolling_back", reason=reason)
-    save_guard(state, base)
+    # A full disk must not keep the old files away. What is on disk instead is also a phase that is taken back.
+    with contextlib.suppress(OSError):
+        save_guard(state, base)
     transaction = Transaction.load(name, base)
     report = transaction.rollback(at_boot) if transaction else {"errors": ["the old files are gone"]}
     state.update(phase="rolled_back", time=time.strftime("%Y-%m-%dT%H:%M:%S%z"), **report)
     state.update(detail)
-    save_guard(state, base)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(_marker(name))
-    for error in report["errors"]:
-        _say(f"file set {name}: {error}")
+    try:
+        save_guard(state, base)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_marker(name))
+    except OSError as error:
+        # Nothing is left to take back, so nobody may try again: only the journal can tell.
+        _say(f"file set {name}: could not keep the report: {error.strerror}")
+        clear_guard(name, base)
+    for problem in report["errors"]:
+        _say(f"file set {name}: {problem}")
     _say(f"file set {name}: rolled back: " + ", ".join(report.get("restored", [])))
 
 
@@ -747,13 +765,19 @@ def recover(name: str, reason: str, base: str = BASE, at_boot: bool = False) -> 
 
 
 def boot(base: str = BASE) -> int:
+    """Take back what a restart interrupted. One set that cannot be helped does not keep the others from it."""
+    code = 0
     for name in guard_names(base):
-        # A finished one needs nothing, so no lock either: a run may hold it while it starts this service.
-        unfinished = (guard_state(name, base) or {}).get("phase") in ARMED_PHASES
-        if unfinished and not os.path.exists(_marker(name)):
-            with locked(base):
-                recover(name, "the host restarted before the change was confirmed", base, at_boot=True)
-    return 0
+        try:
+            # A finished one needs nothing, so no lock either: a run may hold it while it starts this service.
+            unfinished = (guard_state(name, base) or {}).get("phase") in ARMED_PHASES
+            if unfinished and not os.path.exists(_marker(name)):
+                with locked(base):
+                    recover(name, "the host restarted before the change was confirmed", base, at_boot=True)
+        except Exception as error:  # whatever is wrong with this one
+            _say(f"file set {name}: {error}")
+            code = 1
+    return code
 
 
 def main(argv: List[str]) -> int:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -334,3 +335,65 @@ def test_armed_and_then_nothing_leaves_nothing(case: Case, guarded: Callable[...
     assert policy(case) == b"old"
     assert engine.guard_state("demo", case.base) is None
     assert engine.Transaction.load("demo", case.base) is None
+
+
+def test_a_full_disk_does_not_keep_the_old_files_away(
+    case: Case, guarded: Callable[..., engine.Transaction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can be written until what the change has brought is gone again."""
+    new = case.root / "a-new"
+    change = guarded()
+    change.data["new"].append({**change.data["new"][0], "path": str(new)})
+    change.data["old"].append({"path": str(new), "type": "absent"})
+    change.write_new()
+    state = engine.guard_state("demo", case.base)
+    assert state is not None
+    engine.save_guard({**state, "phase": "waiting", "nonce": "x", "deadline": 0.0}, case.base)
+    write = engine.write_atomic
+
+    def full(path: str, *more: Any) -> None:
+        if new.exists():
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+        write(path, *more)
+
+    monkeypatch.setattr(engine, "write_atomic", full)
+    engine.run_guard("demo", case.base)
+    assert tree(case.root) == {"policy": ("file", 0o644, b"old")}
+    state = engine.guard_state("demo", case.base)
+    assert state is not None
+    assert state["phase"] == "rolled_back"
+
+
+def test_a_disk_that_stays_full_is_not_tried_for_ever(
+    case: Case, guarded: Callable[..., engine.Transaction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = guarded()
+    change.data["old"][0] = {"path": change.data["old"][0]["path"], "type": "absent"}
+    change.data["manifest_before"]["entries"] = {"/x": {"type": "file"}}
+    change.write_new()
+    state = engine.guard_state("demo", case.base)
+    assert state is not None
+    engine.save_guard({**state, "phase": "applying"}, case.base)
+
+    def full(path: str, *_more: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    monkeypatch.setattr(engine, "write_atomic", full)
+    engine.run_guard("demo", case.base)
+    assert tree(case.root) == {}
+    assert engine.guard_names(case.base) == []
+
+
+def test_one_damaged_set_does_not_keep_the_others_from_being_put_back(
+    case: Case, guarded: Callable[..., engine.Transaction]
+) -> None:
+    guarded().write_new()
+    state = engine.guard_state("demo", case.base)
+    assert state is not None
+    engine.save_guard({**state, "phase": "applying"}, case.base)
+    os.unlink(os.path.join(engine.RUN, "demo"))
+    damaged = Path(case.base, "guard", "another", "state.json")
+    damaged.parent.mkdir()
+    damaged.write_text("{")
+    assert engine.boot(case.base) == 1
+    assert policy(case) == b"old"
