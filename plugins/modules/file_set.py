@@ -560,10 +560,10 @@ class FileSet:
     def _wanted(self, index: int, item: Dict[str, Any], errors: List[str]) -> State:
         kind = item["state"]
         state: State = {"path": item["path"], "type": kind}
-        if kind == "absent":
-            return state
         for flag in ("sensitive", "seed", "never_restore"):
             state[flag] = item[flag]
+        if kind == "absent":
+            return state
         state["uid"] = self._number(index, "owner", item["owner"], errors)
         state["gid"] = self._number(index, "group", item["group"], errors)
         mode = item["mode"]
