@@ -12,7 +12,7 @@ import shutil
 import socket
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterable, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple
 
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
 from ansible_collections.devnode.gpu.plugins.module_utils.workspace import LABEL, LABEL_SHAPE, Options, Workspace
@@ -254,7 +254,7 @@ class Keeper:
         self._to_start: List[Workspace] = []
 
     def bring(self, workspaces: Sequence[Workspace], found: Found) -> Result:
-        """Removed ones go, changed ones are made again if nobody is in them, missing ones are made, all are started."""
+        """Removed ones go and changed ones are made again if nobody is in them; missing ones are made, all started."""
         self._remove_undeclared({item.name for item in workspaces}, found)
         for item in workspaces:
             self._bring_one(item, found)
@@ -268,7 +268,8 @@ class Keeper:
 
     def _remove_undeclared(self, wanted: "set[str]", found: Found) -> None:
         networks = {name[len("devnode-") :] for name in found.networks}
-        gone = sorted(({*found.containers, *found.enabled, *networks}) - wanted)
+        undeclared = sorted(({*found.containers, *found.enabled, *networks}) - wanted)
+        gone = [name for name in undeclared if not self._still_busy(name, found.containers.get(name))]
         for name in gone:
             self.result.actions.append(f"remove {name}")
             self.result.before[name] = _state_of(found.containers.get(name), name in found.enabled)
@@ -285,6 +286,24 @@ class Keeper:
             self.result.kept = [f"devnode-{name}-home" for name in gone if f"devnode-{name}-home" in names]
         elif gone:
             self.result.kept = [f"devnode-{name}-home" for name in gone]
+
+    def _still_busy(self, name: str, container: "Container | None") -> bool:
+        """Whether a workspace that is no longer declared has to wait for what runs in it; noted as pending."""
+        if container is None or self.recreate == "always":
+            return False
+        running = self._running(container, self._logins_in(container))
+        if running:
+            reason = f"no longer declared, but {'; '.join(running)} runs"
+            self.result.pending.append(
+                {"workspace": name, "reasons": [reason], "running": running, "undeclared": True}
+            )
+        return bool(running)
+
+    def _logins_in(self, container: Container) -> Dict[int, str]:
+        """The people of a workspace of which nothing else is known any more."""
+        code, out = self.engine.try_("exec", container.id, "cat", "/etc/passwd") if container.running else (1, "")
+        rows = [line.split(":") for line in out.splitlines()] if code == 0 else []
+        return {int(row[2]): row[0] for row in rows if len(row) == 7 and row[2].isdigit()}
 
     # One workspace
 
@@ -310,7 +329,8 @@ class Keeper:
     ) -> Dict[str, Any]:
         image_id = found.image_ids.get(model.image_of(item, self.options), container.image_id)
         reasons = _reasons(container, wanted, image_id)
-        running = self._running(item, container) if reasons and self.recreate != "always" else []
+        logins = {login.uid: login.name for login in (item.owner, *item.members)}
+        running = self._running(container, logins) if reasons and self.recreate != "always" else []
         if reasons and (self.recreate == "never" or running):
             self.result.pending.append({"workspace": item.name, "reasons": reasons, "running": running})
             after = {**after, "container": model.shape_lines(container.shape)}
@@ -331,10 +351,9 @@ class Keeper:
             self._apply(item, container)
         return after
 
-    def _running(self, item: Workspace, container: Container) -> List[str]:
+    def _running(self, container: Container, logins: Mapping[int, str]) -> List[str]:
         if not container.running:
             return []
-        logins = {login.uid: login.name for login in (item.owner, *item.members)}
         code, out = self.engine.try_("top", container.id, "-eo", "uid,pid,lstart,args")
         if code != 0:
             return [f"unknown: docker top says {_tail(out, 1)}"]
@@ -430,6 +449,18 @@ class Keeper:
                     f"The container said:\n{said}"
                 )
             time.sleep(0.1)
+
+
+def pending_text(entry: Mapping[str, Any]) -> str:
+    """One entry of `pending`, for people."""
+    running = "; ".join(entry["running"]) or "nothing (recreate is set to never)"
+    if entry.get("undeclared"):
+        return (
+            f'workspace "{entry["workspace"]}" is no longer declared, but is left running until nobody is in it: '
+            f"running in it: {running}. Its people's keys are gone, so nobody new gets in. A later run removes it, at "
+            "once with recreate: always."
+        )
+    return f'workspace "{entry["workspace"]}" keeps its old container: running in it: {running}'
 
 
 def _reasons(container: Container, wanted: str, image_id: str) -> List[str]:

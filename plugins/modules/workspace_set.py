@@ -12,7 +12,7 @@ version_added: "0.1.0"
 author: The devnode.gpu authors (@devnode)
 description:
   - Creates, changes, starts and removes the containers that people live in. What the inventory no longer declares is
-    removed; its volumes are kept.
+    removed when nobody is in it (see O(recreate)); its volumes are kept.
   - A container is made again only when its making changed (image, GPUs, port, limits, mounts, variables) and nobody is
     in it. Otherwise the change is reported as pending, with what is running. Accounts, keys, known hosts, forwarding
     and JupyterLab change in the running container.
@@ -56,6 +56,7 @@ options:
   recreate:
     description: >-
       When a container whose making changed is made again: when V(idle), V(always) (ends what runs in it), or V(never).
+      One that is no longer declared is removed when idle, and with V(always) at once.
     type: str
     choices: [idle, always, never]
     default: idle
@@ -150,8 +151,7 @@ def run(module: AnsibleModule) -> Dict[str, Any]:
         raise host.HostError("\n".join(refused))
     result = host.Result() if module.params["preflight"] else keeper.bring(workspaces, found)
     for entry in result.pending:
-        running = "; ".join(entry["running"]) or "nothing (recreate is set to never)"
-        module.warn(f'workspace "{entry["workspace"]}" keeps its old container: running in it: {running}')
+        module.warn(host.pending_text(entry))
     return {
         "changed": bool(result.actions),
         "actions": result.actions,

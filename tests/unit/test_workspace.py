@@ -200,6 +200,20 @@ def test_container_is_confined() -> None:
     assert "--publish [fd00::11]:2201:2222/tcp" in model.shape_lines(model.shape(nlp(bind_address="fd00::11"), OPTIONS))
 
 
+def test_a_container_whose_description_was_taken_away_goes_on(
+    inside: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inside, "WORKSPACE", tmp_path)
+    tended: list[dict[str, Any]] = []
+    supervisor = inside.Supervisor()
+    monkeypatch.setattr(supervisor, "_tend_jupyter", tended.append)
+    supervisor._tend()
+    assert tended == []
+    (tmp_path / "workspace.json").write_text('{"jupyter": false}')
+    supervisor._tend()
+    assert tended == [{"jupyter": False}]
+
+
 # --- what the host says
 
 CDI_YAML = """---
@@ -290,6 +304,8 @@ class FakeDocker:
             return 0, "sha256:1", ""
         if words[0] == "top":
             return 0, self.top, ""
+        if words[0] == "exec" and argv[-2:] == ["cat", "/etc/passwd"]:
+            return 0, "root:x:0:0::/root:/bin/sh\nada:x:2001:2001::/home/ada:/bin/bash\n", ""
         self.done.append(argv)
         return 0, "", ""
 
@@ -319,6 +335,20 @@ def test_missing_is_created_and_undeclared_removed(monkeypatch: pytest.MonkeyPat
     assert result.actions == ["remove old", "create nlp"]
     assert result.kept == ["devnode-old-home"]
     assert docker.done == []
+
+
+@pytest.mark.parametrize("recreate", ["idle", "never"])
+def test_undeclared_is_pending_while_somebody_works(monkeypatch: pytest.MonkeyPatch, recreate: str) -> None:
+    docker = FakeDocker([container(nlp(name="old"))], TRAINING)
+    result = bring(docker, [], monkeypatch, recreate=recreate)
+    assert (result.actions, result.kept, docker.done) == ([], [], [])
+    (entry,) = result.pending
+    assert entry["workspace"] == "old"
+    assert entry["reasons"] == ["no longer declared, but ada: python3 train.py (since 14:02:12) runs"]
+    assert 'workspace "old" is no longer declared, but is left running' in host.pending_text(entry)
+    assert bring(docker, [], monkeypatch, recreate="always").actions == ["remove old"]
+    docker.top = ""
+    assert bring(docker, [], monkeypatch, recreate=recreate).actions == ["remove old"]
 
 
 def test_changed_is_pending_while_somebody_works(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,14 @@ def test_comes_back_after_a_reboot(host: Any) -> None:
 
 
 def test_removed_with_its_entry_and_the_home_is_kept(host: Any) -> None:
-    code, out, _ = converge("--extra-vars", '{"pytorch_sshd_workspaces": ["{{ nlp }}"]}', nlp_shm_size="128m")
+    only_nlp = ("--extra-vars", '{"pytorch_sshd_workspaces": ["{{ nlp }}"]}')
+    ok("vision", "grace", "setsid -f sleep 300 >/dev/null 2>&1 </dev/null")
+    code, out, _ = converge(*only_nlp, nlp_shm_size="128m")
+    assert code == 0, out
+    time.sleep(6)  # longer than the container's own program takes to see that its description is gone
+    assert host.check_output("docker exec devnode-vision pgrep -cx sleep") == "1"
+    assert ssh("vision", "grace", "true").returncode != 0
+    code, out, _ = converge(*only_nlp, nlp_shm_size="128m", pytorch_sshd_recreate="always")
     assert code == 0, out
     names = host.check_output("docker ps -a --format '{{.Names}}'; docker network ls --format '{{.Name}}'").split()
     assert "devnode-nlp" in names

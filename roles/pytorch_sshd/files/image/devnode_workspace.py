@@ -357,7 +357,7 @@ class Supervisor:
             if self.reload:
                 self.reload = False
                 self.sshd.send_signal(signal.SIGHUP)
-            self._tend_jupyter(read_config())
+            self._tend()
             self.event.wait(self.TICK)
             self.event.clear()
         self._end_everybody()
@@ -367,6 +367,13 @@ class Supervisor:
         self.stopping = self.stopping or number in (signal.SIGTERM, signal.SIGINT)
         self.reload = self.reload or number == signal.SIGHUP
         self.event.set()
+
+    def _tend(self) -> None:
+        try:
+            config = read_config()
+        except WorkspaceError:
+            return  # no longer declared, but somebody's job runs: the node removes this container when it has ended
+        self._tend_jupyter(config)
 
     def _tend_jupyter(self, config: Mapping[str, Any]) -> None:
         running = self.jupyter is not None and self.jupyter.poll() is None
