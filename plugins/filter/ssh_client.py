@@ -46,11 +46,15 @@ def home_files(views: Any, homes: dict[str, Any]) -> list[File]:
 
 
 def home_checks(views: Any, homes: dict[str, Any]) -> list[dict[str, Any]]:
-    """Commands by which the machine's own ssh reads what we wrote, one for each person."""
-    return [
-        {"argv": ["ssh", "-G", "-F", view.base_dir.replace("~", homes[view.login]["home"], 1) + "/config", "devnode"]}
-        for view in _homed(views, homes)
-    ]
+    """Commands by which the machine's own ssh reads what we wrote, one for each person and with that person's rights:
+    the files are theirs, and `Match exec` runs programs. An account that is not there yet cannot be asked."""
+    checks = []
+    for view in _homed(views, homes):
+        home = homes[view.login]
+        if home["uid"] >= 0:
+            config = view.base_dir.replace("~", home["home"], 1) + "/config"
+            checks.append({"argv": ["ssh", "-G", "-F", config, "devnode"], "user": view.login})
+    return checks
 
 
 def accounts(views: Any) -> list[dict[str, str]]:

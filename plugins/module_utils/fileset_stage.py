@@ -11,6 +11,7 @@ copied, changed and bound in place.
 from __future__ import annotations
 
 import os
+import pwd
 import shlex
 import shutil
 import stat
@@ -66,6 +67,16 @@ def _quoted(*words: str) -> str:
     return " ".join(shlex.quote(word) for word in words)
 
 
+def as_user(name: str) -> List[str]:
+    """What makes a command run with nothing but the rights of that account, and without the terminal of ours."""
+    try:
+        group = pwd.getpwnam(name).pw_gid
+    except KeyError:
+        raise StageError(f"there is no user {name!r} on this host to run a check as; nothing was changed") from None
+    drop = ["setpriv", "--reuid", name, "--regid", str(group), "--clear-groups", "--no-new-privs"]
+    return ["setsid", "--wait", *drop]
+
+
 class Stage:
     """A private place with the changed files, and the mounts that show them."""
 
@@ -108,7 +119,8 @@ class Stage:
         )
 
     def run(self, command: Mapping[str, Any]) -> Dict[str, Any]:
-        outcome = run_command({**command, "argv": [*self.prefix, *command["argv"]]})
+        drop = as_user(command["user"]) if command.get("user") else []
+        outcome = run_command({**command, "argv": [*self.prefix, *drop, *command["argv"]]})
         outcome["argv"] = [str(word) for word in command["argv"]]
         return outcome
 

@@ -134,6 +134,11 @@ options:
           - Seconds after which the command counts as failed.
         type: int
         default: 60
+      user:
+        description:
+          - The account with whose rights the command runs, without privileges and without other groups. For files that
+            belong to a person, who could otherwise make root run something.
+        type: str
   activate:
     description:
       - Commands that make the change effective, in this order, after all files are written. They run if something
@@ -467,7 +472,12 @@ ARGUMENTS: Dict[str, Any] = {
             "never_restore": {"type": "bool", "default": False},
         },
     },
-    "validate": {"type": "list", "elements": "dict", "default": [], "options": _COMMAND},
+    "validate": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {**_COMMAND, "user": {"type": "str"}},
+    },
     "activate": {
         "type": "list",
         "elements": "dict",
