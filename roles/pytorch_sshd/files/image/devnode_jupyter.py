@@ -13,11 +13,14 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import time
 from pathlib import Path
 
 PORT = 8888
 LAB = "/opt/jupyter/bin/jupyter-lab"
 TOKEN = Path("~/.local/share/devnode/jupyter-token")
+TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+START_SECONDS = 20.0
 
 
 def main(argv: list[str]) -> int:
@@ -38,7 +41,25 @@ def main(argv: list[str]) -> int:
 
 def address(port: int) -> str:
     """Where a browser on the person's own machine finds it."""
-    return f"http://127.0.0.1:{port}/lab?token={read_token()}"
+    token = read_token()
+    end = time.monotonic() + START_SECONDS
+    while not (owners := listeners()) and time.monotonic() < end:
+        time.sleep(0.2)
+    if not owners:
+        sys.exit(f"devnode-jupyter: nothing listens on port {PORT} of this workspace. JupyterLab does not run (yet).")
+    if owners != {os.getuid()}:
+        others = ", ".join(str(uid) for uid in sorted(owners - {os.getuid()}))
+        sys.exit(
+            f"devnode-jupyter: port {PORT} of this workspace is held by somebody else (uid {others}). Whoever that is "
+            "would get your token: do not open it. Have that program ended; JupyterLab starts again by itself."
+        )
+    return f"http://127.0.0.1:{port}/lab?token={token}"
+
+
+def listeners() -> set[int]:
+    """Whose programs listen on the port, on any address."""
+    rows = (line.split() for table in TABLES if table.exists() for line in table.read_text().splitlines()[1:])
+    return {int(row[7]) for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == PORT}
 
 
 def read_token() -> str:
