@@ -24,7 +24,7 @@ OUTPUT = ROOT / "tests" / "output"
 PLUGINS = ".collections/ansible_collections/devnode/gpu/plugins"
 REPORT = ROOT / "tests" / "reports" / "full.md"
 # Read by the scenarios (every test on every OS) and by tests/unit/conftest.py (new examples each time).
-FULL = {"DEVNODE_FULL": "1", "HYPOTHESIS_PROFILE": "full"}
+FULL = {"DEVNODE_TESTS": "full", "HYPOTHESIS_PROFILE": "full"}
 TAIL_LINES = 60
 # The whole lab last: it is the dearest, and the role scenarios say more precisely what broke.
 LAST_SCENARIO = "site"

@@ -124,7 +124,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if os.environ.get("DEVNODE_FULL"):
+    if os.environ.get("DEVNODE_TESTS") == "full":
         return
     extra = [item for item in items if item.get_closest_marker("one_system") and "debian13" not in item.name]
     items[:] = [item for item in items if item not in extra]
