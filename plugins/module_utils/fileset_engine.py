@@ -44,6 +44,7 @@ PROGRAM = "/usr/local/libexec/devnode/guard"
 BOOT_UNIT = "/etc/systemd/system/devnode-guard-boot.service"
 WATCH_UNIT = "/etc/systemd/system/devnode-guard@.service"
 BACKUPS_KEPT = 10
+SIZE_LIMIT = 64 * 1024 * 1024
 OUTPUT_KEPT = 4000
 # Phases in which a guarded change is neither confirmed nor taken back.
 ARMED_PHASES = ("armed", "applying", "waiting", "rolling_back")
@@ -132,17 +133,43 @@ def _temporary_name(path: str) -> str:
 def _sweep(paths: Iterable[str]) -> None:
     """Take away what a killed run was about to move into place."""
     for path in paths:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            os.unlink(_temporary_name(path))
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), parent_of(path) as parent:
+            os.unlink(os.path.basename(_temporary_name(path)), dir_fd=parent)
 
 
 def write_atomic(path: str, data: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:
     """Replace `path` in one step; readers see the old file or the new one, never a part."""
-    temporary = _temporary_name(path)
+    parent = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY)
+    try:
+        write_at(parent, path, data, mode, uid, gid)
+    finally:
+        os.close(parent)
+
+
+@contextlib.contextmanager
+def parent_of(path: str) -> Iterator[int]:
+    """The directory of `path`, reached without following a link. Who owns a directory on the way can put a link
+    there at any time; what is done through this descriptor does not end up on its other side."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    here = os.open("/", flags)
+    try:
+        for part in os.path.dirname(path).split("/"):
+            if part:
+                below = os.open(part, flags, dir_fd=here)
+                os.close(here)
+                here = below
+        yield here
+    finally:
+        os.close(here)
+
+
+def write_at(parent: int, path: str, data: bytes, mode: int, uid: int, gid: int) -> None:
+    """Like `write_atomic`, in a directory that is open already."""
+    base, temporary = os.path.basename(path), os.path.basename(_temporary_name(path))
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)
+        os.unlink(temporary, dir_fd=parent)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    descriptor = os.open(temporary, flags, 0o600)
+    descriptor = os.open(temporary, flags, 0o600, dir_fd=parent)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
@@ -150,16 +177,16 @@ def write_atomic(path: str, data: bytes, mode: int, uid: int = 0, gid: int = 0) 
             if os.geteuid() == 0:
                 os.fchown(stream.fileno(), uid, gid)
             os.fchmod(stream.fileno(), mode)
-            _copy_selinux_label(path, temporary)
+            _copy_selinux_label(f"/proc/self/fd/{parent}/{base}", stream.fileno())
             os.fsync(stream.fileno())
-        os.rename(temporary, path)
+        os.rename(temporary, base, src_dir_fd=parent, dst_dir_fd=parent)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            os.unlink(temporary, dir_fd=parent)
         raise
 
 
-def _copy_selinux_label(source: str, target: str) -> None:
+def _copy_selinux_label(source: str, target: int) -> None:
     """A replaced file keeps its label. A new one gets the policy's, see `_relabel`."""
     with contextlib.suppress(OSError, AttributeError):
         os.setxattr(target, "security.selinux", os.getxattr(source, "security.selinux", follow_symlinks=False))
@@ -231,17 +258,55 @@ def locked(base: str = BASE, wait: float = 60.0) -> Iterator[None]:
 def inspect(path: str) -> State:
     """The state of one path on this host, never following a link."""
     try:
-        info = os.lstat(path)
+        with parent_of(path) as parent:
+            state = inspect_at(parent, path)
     except (FileNotFoundError, NotADirectoryError):
+        return {"path": path, "type": "absent"}
+    if state.get("sha256") == "":
+        raise EngineError(f"{path} is larger than {SIZE_LIMIT >> 20} MiB; no file of a set is. Move it away first.")
+    return state
+
+
+def read_file(path: str) -> bytes:
+    """What is in a regular file that no link leads to."""
+    try:
+        with parent_of(path) as parent:
+            data = _read_at(parent, os.path.basename(path))
+    except OSError as error:
+        raise EngineError(f"could not read {path}: {error.strerror}; it was changed meanwhile") from error
+    if data is None:
+        raise EngineError(f"could not read {path}: it is not a file, or larger than {SIZE_LIMIT >> 20} MiB")
+    return data
+
+
+def _read_at(parent: int, base: str) -> Optional[bytes]:
+    descriptor = os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+    with os.fdopen(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        data = stream.read(SIZE_LIMIT + 1)
+    return data if len(data) <= SIZE_LIMIT else None
+
+
+def inspect_at(parent: int, path: str) -> State:
+    """Like `inspect`, in a directory that is open already. A file too large has no sum, so it is never right."""
+    base = os.path.basename(path)
+    try:
+        info = os.stat(base, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
         return {"path": path, "type": "absent"}
     state: State = {"path": path, "mode": stat.S_IMODE(info.st_mode), "uid": info.st_uid, "gid": info.st_gid}
     if stat.S_ISREG(info.st_mode):
-        with open(path, "rb") as stream:
-            state.update(type="file", sha256=sha256(stream.read()))
+        data = _read_at(parent, base)
+        state.update(type="file", sha256="" if data is None else sha256(data))
     elif stat.S_ISDIR(info.st_mode):
-        state.update(type="directory", children=sorted(os.listdir(path)))
+        descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            state.update(type="directory", children=sorted(os.listdir(descriptor)))
+        finally:
+            os.close(descriptor)
     elif stat.S_ISLNK(info.st_mode):
-        state.update(type="link", target=os.readlink(path))
+        state.update(type="link", target=os.readlink(base, dir_fd=parent))
     else:
         state.update(type="other")
     return state
@@ -275,21 +340,60 @@ def put(states: Iterable[State], blobs: str) -> List[str]:
     fresh: List[str] = []
 
     def gone(path: str) -> None:
-        if os.path.realpath(os.path.dirname(path)) != os.path.dirname(path):
-            return  # it would be somebody else's file, on the other side of a link
-        live = inspect(path)
+        try:
+            with parent_of(path) as parent:
+                gone_at(parent, path)
+        except (FileNotFoundError, NotADirectoryError):
+            return  # on the other side of a link it would be somebody else's file
+
+    def gone_at(parent: int, path: str) -> None:
+        base = os.path.basename(path)
+        live = inspect_at(parent, path)
         if live["type"] == "absent":
             return
         if live["type"] == "directory":
             try:
-                os.rmdir(path)
+                os.rmdir(base, dir_fd=parent)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
                     raise
                 kept.append(path)
                 return
         else:
-            os.unlink(path)
+            os.unlink(base, dir_fd=parent)
+        touched[os.path.dirname(path)] = None
+
+    def made(parent: int, state: State) -> None:
+        path = state["path"]
+        base, temporary = os.path.basename(path), os.path.basename(_temporary_name(path))
+        live = inspect_at(parent, path)
+        if same(live, state):
+            return
+        if live["type"] not in ("absent", state["type"]) and "directory" in (live["type"], state["type"]):
+            gone_at(parent, path)
+            live = inspect_at(parent, path)
+        if live["type"] == "absent":
+            fresh.append(path)
+        if state["type"] == "directory":
+            if live["type"] == "absent":
+                os.mkdir(base, 0o700, dir_fd=parent)
+            descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+            try:
+                os.fchown(descriptor, state["uid"], state["gid"])
+                os.fchmod(descriptor, state["mode"])
+            finally:
+                os.close(descriptor)
+        elif state["type"] == "link":
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=parent)
+            os.symlink(state["target"], temporary, dir_fd=parent)
+            os.rename(temporary, base, src_dir_fd=parent, dst_dir_fd=parent)
+        elif state["type"] == "file":
+            with open(os.path.join(blobs, state["blob"]), "rb") as stream:
+                data = stream.read()
+            if sha256(data) != state["sha256"]:
+                raise EngineError(f"the stored contents for {path} are damaged; it was left alone")
+            write_at(parent, path, data, state["mode"], state["uid"], state["gid"])
         touched[os.path.dirname(path)] = None
 
     absent = sorted((s for s in todo if s["type"] == "absent"), key=_depth, reverse=True)
@@ -301,42 +405,20 @@ def put(states: Iterable[State], blobs: str) -> List[str]:
         if s["type"] != "directory" and os.path.isdir(s["path"]) and not os.path.islink(s["path"])
     ]
     early = [s for s in absent if any(s["path"].startswith(path + "/") for path in blocked)]
+    where = "?"
     try:
         _sweep(state["path"] for state in todo)
         for state in early:
-            gone(state["path"])
+            where = state["path"]
+            gone(where)
         for state in wanted:
-            path = state["path"]
-            live = inspect(path)
-            if same(live, state):
-                continue
-            if live["type"] not in ("absent", state["type"]) and "directory" in (live["type"], state["type"]):
-                gone(path)
-                live = inspect(path)
-            if live["type"] == "absent":
-                fresh.append(path)
-            if state["type"] == "directory":
-                if live["type"] == "absent":
-                    os.mkdir(path, 0o700)
-                os.chown(path, state["uid"], state["gid"])
-                os.chmod(path, state["mode"])
-            elif state["type"] == "link":
-                temporary = _temporary_name(path)
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary)
-                os.symlink(state["target"], temporary)
-                os.rename(temporary, path)
-            elif state["type"] == "file":
-                with open(os.path.join(blobs, state["blob"]), "rb") as stream:
-                    data = stream.read()
-                if sha256(data) != state["sha256"]:
-                    raise EngineError(f"the stored contents for {path} are damaged; it was left alone")
-                write_atomic(path, data, state["mode"], state["uid"], state["gid"])
-            touched[os.path.dirname(path)] = None
+            where = state["path"]
+            with parent_of(where) as parent:
+                made(parent, state)
         for state in absent:
-            gone(state["path"])
+            where = state["path"]
+            gone(where)
     except OSError as error:
-        where = error.filename or "?"
         raise EngineError(f"could not write {where}: {error.strerror}") from error
     _relabel(fresh)
     for directory in touched:

@@ -753,9 +753,11 @@ class FileSet:
             engine.make_private(os.path.join(building, side))
         for number, state in enumerate(old):
             if state["type"] == "file":
-                source = os.path.join(place, state["blob"]) if "blob" in state else state["path"]
-                with open(source, "rb") as stream:
-                    data = stream.read()
+                if "blob" in state:
+                    with open(os.path.join(place, state["blob"]), "rb") as stream:
+                        data = stream.read()
+                else:
+                    data = engine.read_file(state["path"])
                 state["blob"] = f"old/{number:04d}"
                 engine.write_atomic(os.path.join(building, state["blob"]), data, 0o600)
         for number, change in enumerate(plan.changes):
@@ -819,7 +821,7 @@ class FileSet:
         enabled = os.path.join(os.path.dirname(engine.BOOT_UNIT), "sysinit.target.wants", boot_unit)
         stale = []
         for path, (text, mode) in files.items():
-            live = engine.inspect(path)
+            live = engine.inspect(os.path.realpath(path))
             wanted = {
                 "path": path,
                 "type": "file",
@@ -896,8 +898,7 @@ def _text(data: Optional[bytes]) -> str:
 def _contents(change: Change, new: Optional[bytes]) -> Tuple[str, str]:
     old_data = None
     if change.before["type"] == "file":
-        with open(change.path, "rb") as stream:
-            old_data = stream.read()
+        old_data = engine.read_file(change.path)
     new_data = new if change.after["type"] == "file" else None
     if old_data == new_data:
         return "", ""

@@ -349,14 +349,14 @@ def test_a_full_disk_does_not_keep_the_old_files_away(
     state = engine.guard_state("demo", case.base)
     assert state is not None
     engine.save_guard({**state, "phase": "waiting", "nonce": "x", "deadline": 0.0}, case.base)
-    write = engine.write_atomic
+    write = engine.write_at
 
-    def full(path: str, *more: Any) -> None:
+    def full(parent: int, path: str, *more: Any) -> None:
         if new.exists():
             raise OSError(errno.ENOSPC, "No space left on device", path)
-        write(path, *more)
+        write(parent, path, *more)
 
-    monkeypatch.setattr(engine, "write_atomic", full)
+    monkeypatch.setattr(engine, "write_at", full)
     engine.run_guard("demo", case.base)
     assert tree(case.root) == {"policy": ("file", 0o644, b"old")}
     state = engine.guard_state("demo", case.base)
@@ -375,10 +375,10 @@ def test_a_disk_that_stays_full_is_not_tried_for_ever(
     assert state is not None
     engine.save_guard({**state, "phase": "applying"}, case.base)
 
-    def full(path: str, *_more: Any) -> None:
+    def full(_parent: int, path: str, *_more: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", path)
 
-    monkeypatch.setattr(engine, "write_atomic", full)
+    monkeypatch.setattr(engine, "write_at", full)
     engine.run_guard("demo", case.base)
     assert tree(case.root) == {}
     assert engine.guard_names(case.base) == []
@@ -397,3 +397,37 @@ def test_one_damaged_set_does_not_keep_the_others_from_being_put_back(
     damaged.write_text("{")
     assert engine.boot(case.base) == 1
     assert policy(case) == b"old"
+
+
+def test_a_link_that_appears_on_the_way_leads_nowhere(case: Case) -> None:
+    """A person who owns a directory moves it away between the plan and the write."""
+    home, victim = case.root / "home", case.root / "victim"
+    home.mkdir()
+    victim.mkdir()
+    for path in (home / "old", victim / "old"):
+        path.write_bytes(b"1")
+    gone = case.state("home/old", "absent")
+    states = [case.state("home/new", "file", b"2"), case.state("home/sub", "directory"), gone]
+    change = case.transaction(states)
+    before = tree(victim)
+    home.rename(case.root / "moved")
+    home.symlink_to(victim)
+    assert f"could not write {home}/" in (change.apply() or {})["msg"]
+    engine.put([gone], change.directory)
+    assert tree(victim) == before
+    assert engine.inspect(str(home / "old"))["type"] == "absent"
+    with pytest.raises(engine.EngineError, match="could not read"):
+        engine.read_file(str(home / "old"))
+
+
+def test_what_is_no_file_any_more_is_not_read(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, link, large = case.root / "pipe", case.root / "link", case.root / "large"
+    os.mkfifo(pipe)
+    link.symlink_to("/etc/passwd")
+    large.write_bytes(b"12345")
+    monkeypatch.setattr(engine, "SIZE_LIMIT", 4)
+    for path in (pipe, link, large):
+        with pytest.raises(engine.EngineError, match="could not read"):
+            engine.read_file(str(path))
+    with pytest.raises(engine.EngineError, match="larger"):
+        engine.inspect(str(large))
