@@ -31,8 +31,8 @@ $(VENV)/.ready: .config/requirements.txt
 demo: venv  ## Build the lab and run site.yml on it
 	@$(BIN)/python tests/lab/demo.py up
 
-demo-down:  ## Take the lab away again
-	@$(PYTHON) tests/lab/demo.py down
+demo-down:  ## Take the lab away again (KEEP_IMAGES=1: keep its images and caches for the next time)
+	@$(PYTHON) tests/lab/demo.py down $(if $(KEEP_IMAGES),,--images)
 
 test: venv  ## The gate: lint, types, units, one scenario per role, the whole lab
 	@$(BIN)/python tests/run.py gate
@@ -55,6 +55,5 @@ lock: venv  ## Resolve .config/requirements.in again, with hashes
 	@.cache/lock/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o .config/requirements.txt .config/requirements.in
 
-clean:  ## Remove everything made here: the lab, its images, .venv, caches
-	@$(PYTHON) tests/lab/demo.py down --images
+clean: demo-down  ## Remove everything made here: the lab, its images, .venv, caches
 	@rm -rf $(VENV) .cache .ansible .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/output

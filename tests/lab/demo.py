@@ -36,7 +36,7 @@ The fleet is up ({seconds:.0f} s; {changed} changed on the hosts). You are ada, 
       refused: the bastion only leads on
 
 More about your access: {readme}
-Again: make demo (changes nothing on the hosts). Away with it: make demo-down (images and {cache} stay).
+Again: make demo (changes nothing on the hosts). Away with all of it: make demo-down (KEEP_IMAGES=1 keeps images and {cache}).
 """
 JUPYTER = re.compile(r"^localforward \S*?(\d+) \S*:8888$", re.MULTILINE)
 

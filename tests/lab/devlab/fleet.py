@@ -181,7 +181,7 @@ def down(with_images: bool = False) -> None:
     shutil.rmtree(LAB_DIR, ignore_errors=True)
     if with_images:
         images.remove_all()
-        for folder in (services.REGISTRY_STORE, standins.FOLDER):
+        for folder in (services.REGISTRY_STORE, standins.FOLDER, CACHE_DIR / "locks"):
             shutil.rmtree(folder, ignore_errors=True)
         if CACHE_DIR.is_dir() and not any(CACHE_DIR.iterdir()):
             CACHE_DIR.rmdir()
