@@ -36,7 +36,8 @@ The fleet is up ({seconds:.0f} s; {changed} changed on the hosts). You are ada, 
       refused: the bastion only leads on
 
 More about your access: {readme}
-Again: make demo (changes nothing on the hosts). Away with all of it: make demo-down (KEEP_IMAGES=1 keeps images and {cache}).
+Again: make demo (changes nothing on the hosts).
+Away with all of it: make demo-down (KEEP_IMAGES=1 keeps the images and {cache}).
 """
 JUPYTER = re.compile(r"^localforward \S*?(\d+) \S*:8888$", re.MULTILINE)
 
