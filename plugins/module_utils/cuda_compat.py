@@ -248,8 +248,8 @@ def _judge(driver: str, capabilities: Sequence[str], cuda: str, torch: str, mino
         return Verdict(
             True,
             cuda,
-            note=f"CUDA {cuda} {came}; driver {driver} runs it by minor-version compatibility, so a program that has the "
-            "driver compile PTX at run time may ask for a newer one.",
+            note=f"CUDA {cuda} {came}; driver {driver} runs it by minor-version compatibility, so a program that "
+            "has the driver compile PTX at run time may ask for a newer one.",
         )
     if not floor:
         return Verdict(True, cuda, note=f"CUDA {cuda} is not in the tables of this collection, so nothing was checked.")
