@@ -44,6 +44,8 @@ class Plan:
     interfaces: list[str] = field(default_factory=list)
     outbound: bool = True
     has_containers: bool = False
+    log_group: int = 0
+    log: dict[str, str] = field(default_factory=lambda: {"allow": "", "deny": ""})
 
 
 class FirewallError(ValueError):
@@ -203,12 +205,24 @@ def _containers(problems: _Problems, value: Any, plan: Plan) -> None:
             plan.published.append(row)
 
 
+def _log_group(value: Any) -> int:
+    return validators.integer(value, 0, 65535)
+
+
+def log_statements(group: int) -> dict[str, str]:
+    """What goes before the verdict of a connection that is told to a log group: each at once, not in batches."""
+    if not group:
+        return {"allow": "", "deny": ""}
+    return {word: f'log prefix "devnode-{word}" group {group} queue-threshold 1 ' for word in ("allow", "deny")}
+
+
 def make_plan(
     services: list[Any],
     egress: list[Any],
     containers: dict[str, Any],
     interfaces: list[Any],
     resolvers: list[Any],
+    log_group: Any = 0,
 ) -> Plan:
     """The role's variables as pieces, or FirewallError with everything that is wrong with them."""
     problems = _Problems()
@@ -216,6 +230,8 @@ def make_plan(
     plan.services = _services(problems, services)
     _egress(problems, egress, plan)
     plan.resolvers = split(problems.each("host_firewall_egress_resolvers", resolvers, validators.ip))
+    plan.log_group = problems.take("host_firewall_egress_log_group", log_group, _log_group) or 0
+    plan.log = log_statements(plan.log_group)
     if containers:
         plan.interfaces = problems.each("host_firewall_container_interfaces", interfaces, _interface)
         _containers(problems, containers, plan)

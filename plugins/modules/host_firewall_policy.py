@@ -39,6 +39,10 @@ options:
     type: list
     elements: str
     default: [docker0, "br-*"]
+  egress_log_group:
+    description: Number of the netfilter log group that hears of the connections of those accounts; 0 for none.
+    type: int
+    default: 0
 attributes:
   check_mode:
     description: Runs in check mode as ever, since it changes nothing.
@@ -108,6 +112,7 @@ def main() -> None:
             "egress_resolvers": {"type": "list", "elements": "str", "default": []},
             "containers": {"type": "dict", "default": {}},
             "container_interfaces": {"type": "list", "elements": "str", "default": ["docker0", "br-*"]},
+            "egress_log_group": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
     )
@@ -121,6 +126,7 @@ def main() -> None:
             given["containers"],
             given["container_interfaces"],
             given["egress_resolvers"],
+            given["egress_log_group"],
         )
     except firewall.FirewallError as error:
         module.fail_json(msg=str(error))

@@ -16,8 +16,10 @@ SSH = {"name": "ssh", "port": 22, "sources": ["192.0.2.0/24", "2001:db8::/32"]}
 NLP = {"name": "nlp", "address": "192.0.2.11", "port": 2222, "sources": ["192.0.2.10"]}
 
 
-def plan(services=(SSH,), egress=(), containers=None, interfaces=("docker0", "br-*"), resolvers=()):
-    return firewall.make_plan(list(services), list(egress), containers or {}, list(interfaces), list(resolvers))
+def plan(services=(SSH,), egress=(), containers=None, interfaces=("docker0", "br-*"), resolvers=(), log_group=0):
+    return firewall.make_plan(
+        list(services), list(egress), containers or {}, list(interfaces), list(resolvers), log_group
+    )
 
 
 def render(made):
@@ -55,6 +57,16 @@ def test_egress_is_a_set_of_account_address_and_port():
     made = plan(egress=egress)
     assert made.egress_uids == [2001, 2002]
     assert made.egress == {"ip": ["2001 . 192.0.2.11 . 22"], "ip6": ["2001 . ::2 . 1"]}
+
+
+def test_connections_of_those_accounts_are_told_to_a_log_group():
+    egress = [{"uid": 2001, "targets": [{"address": "192.0.2.11", "port": 22}]}]
+    text = render(plan(egress=egress, log_group=5))
+    assert '@egress_ip log prefix "devnode-allow" group 5 queue-threshold 1 counter accept' in text
+    assert 'log prefix "devnode-deny" group 5 queue-threshold 1 counter reject' in text
+    assert " log prefix" not in render(plan(egress=egress))
+    with pytest.raises(firewall.FirewallError, match="host_firewall_egress_log_group: 65536"):
+        plan(log_group=65536)
 
 
 def test_a_host_without_containers_forwards_nothing():
