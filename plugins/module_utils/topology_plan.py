@@ -123,6 +123,7 @@ def _workspace(topology: Topology, workspace: Workspace, node: Host, doors: List
         "memory": workspace.memory,
         "pids": workspace.pids,
         "shm_size": workspace.shm_size,
+        "stop_grace": workspace.stop_grace,
         "mounts": [
             {"source": mount.source, "target": mount.target, "read_only": mount.read_only}
             for mount in sorted(workspace.mounts, key=lambda mount: mount.target)

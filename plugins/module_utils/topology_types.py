@@ -118,6 +118,7 @@ class Workspace:
     memory: str = ""
     pids: int = 4096
     shm_size: str = "8g"
+    stop_grace: int = 1
     mounts: Tuple[Mount, ...] = ()
     forwards: Tuple[Forward, ...] = ()
     project: str = ""

@@ -23,6 +23,7 @@ LABEL = "devnode.workspace"
 LABEL_SHAPE = "devnode.shape"
 SSHD_PORT = 2222
 PIDS_LOW, PIDS_HIGH = 64, 4194304
+GRACE_HIGH = 600  # seconds; the unit's TimeoutStopSec is above it
 
 GPU_RE = re.compile(r"(?P<kind>[a-z0-9][a-z0-9.-]*/[a-z0-9][a-z0-9_-]*)=(?P<device>[A-Za-z0-9][A-Za-z0-9_.:-]*)")
 GPU_ALLOWED = "a device's full name, such as nvidia.com/gpu=0 or nvidia.com/gpu=all"
@@ -68,6 +69,7 @@ class Workspace:
     memory: str = ""
     pids: int = 4096
     shm_size: str = "8g"
+    stop_grace: int = 1
     mounts: Tuple[Mount, ...] = ()
     env: Dict[str, str] = field(default_factory=dict)
     jupyter: bool = True
@@ -188,6 +190,7 @@ def _workspace(reader: _Reader, spec: Mapping[str, Any]) -> Workspace:
         memory=take(".memory", get("memory"), validators.size, "") if get("memory") else "",
         pids=take(".pids", get("pids") or 4096, lambda v: validators.integer(v, PIDS_LOW, PIDS_HIGH), 4096),
         shm_size=take(".shm_size", get("shm_size") or "8g", validators.size, "8g"),
+        stop_grace=take(".stop_grace", _or(get("stop_grace"), 1), lambda v: validators.integer(v, 0, GRACE_HIGH), 1),
         mounts=_mounts(reader, get("mounts")),
         env=_env(reader, get("env")),
         jupyter=take(".jupyter", True if get("jupyter") is None else get("jupyter"), validators.boolean, True),
@@ -200,6 +203,10 @@ def _workspace(reader: _Reader, spec: Mapping[str, Any]) -> Workspace:
     )
     _check_people(reader, workspace)
     return workspace
+
+
+def _or(value: Any, otherwise: Any) -> Any:
+    return otherwise if value is None else value
 
 
 def _login(reader: _Reader, place: str, value: Any) -> Login:
@@ -334,6 +341,7 @@ def config_json(workspace: Workspace, options: Options) -> str:
         "members": [{"name": item.name, "uid": item.uid} for item in workspace.members],
         "agent_forwarding": workspace.agent_forwarding,
         "jupyter": workspace.jupyter,
+        "stop_grace": workspace.stop_grace,
         "exempt_networks": list(workspace.exempt_networks),
         "environment": sorted({*options.environment_allow, *workspace.env}),
         "algorithms": {name: list(values) for name, values in sorted(options.algorithms.items())},
@@ -383,7 +391,7 @@ def create_arguments(workspace: Workspace, options: Options) -> List[str]:
         *("--tmpfs", "/run:mode=0755"),
         *("--shm-size", workspace.shm_size),
         *("--pids-limit", str(workspace.pids)),
-        *("--stop-timeout", "5"),
+        *("--stop-timeout", str(workspace.stop_grace + 4)),
         *("--cap-drop", "ALL"),
     ]
     words += [word for name in CAPABILITIES for word in ("--cap-add", name)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import shlex
 import subprocess
@@ -45,14 +45,11 @@ def nlp(**changes: Any) -> model.Workspace:
 @pytest.fixture(scope="module")
 def inside() -> ModuleType:
     """The program that runs in the container."""
-    path = ROOT / "roles" / "pytorch_sshd" / "files" / "image" / "devnode_workspace.py"
-    spec = importlib.util.spec_from_file_location("devnode_workspace", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["devnode_workspace"] = module
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(ROOT / "roles" / "pytorch_sshd" / "files" / "image"))
+    try:
+        return importlib.import_module("devnode_workspace")
+    finally:
+        sys.path.pop(0)
 
 
 # --- reading

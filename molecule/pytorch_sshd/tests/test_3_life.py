@@ -83,17 +83,21 @@ def test_somebody_who_leaves_is_out_at_once_and_the_container_stays(host: Any) -
 
 
 def test_stops_quickly_and_lets_jobs_say_goodbye(host: Any) -> None:
-    job = "trap 'echo saved > checkpoint; exit' TERM; sleep 300 & wait"
-    ok("nlp", "ada", f'cat > job.sh <<"END"\n{job}\nEND\ntmux new-session -d "bash job.sh"')
-    wait_until("the job runs", lambda: ssh("nlp", "ada", "pgrep -x sleep").returncode == 0, 10)
+    """Also a job that takes a moment, below a shell that would just end: in a tmux, and by ssh with no terminal."""
+    job = "trap 'sleep 0.3; echo saved > $1; exit' TERM; touch $1.runs; sleep 300 & wait"
+    ok("nlp", "ada", f"rm -f in-*; cat > job.sh <<'END'\n{job}\nEND\ntmux new-session -d 'bash job.sh in-tmux; true'")
+    words = [*ssh_words("nlp", "ada"), "bash job.sh in-ssh; echo not reached"]
+    session = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    wait_until("both jobs run", lambda: ssh("nlp", "ada", "ls in-tmux.runs in-ssh.runs").returncode == 0, 20)
     started = time.monotonic()
     host.check_output("systemctl stop devnode-workspace@nlp.service")
     took = time.monotonic() - started
     assert host.check_output("docker inspect -f '{{.State.ExitCode}}' devnode-nlp") in ("0", "143")
-    assert took < 3, took  # docker stop itself: below 2 s, without its kill
+    assert took < 4, took  # the engine's own kill would come after 5 s; the bench measures (below 2 s)
+    assert session.communicate(timeout=10)[0] == b""
     code, out, changed = converge(nlp_shm_size="128m")
     assert (code, changed) == (0, 1), out
-    assert ok("nlp", "ada", "cat checkpoint").strip() == "saved"
+    assert ok("nlp", "ada", "cat in-tmux in-ssh").split() == ["saved", "saved"]
 
 
 def test_engine_restart_leaves_the_job_and_its_device(host: Any) -> None:

@@ -28,6 +28,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import devnode_farewell
+
 WORKSPACE = Path("/etc/devnode/workspace")
 HOST_KEYS = Path("/etc/devnode/host_keys")
 RUN = Path("/run/devnode")
@@ -398,32 +400,17 @@ class Supervisor:
         )
 
     def _end_everybody(self) -> None:
-        """Jobs get a moment to save what they have; the container's end does the rest."""
         try:
-            os.kill(-1, signal.SIGTERM)
-        except ProcessLookupError:
-            return
-        end = time.monotonic() + self.GRACE
-        while time.monotonic() < end and _others_run():
-            time.sleep(0.05)
+            grace = float(read_config().get("stop_grace", self.GRACE))
+        except WorkspaceError:
+            grace = self.GRACE
+        devnode_farewell.end_everybody(grace)
 
 
 def session_environment(login: str) -> dict[str, str]:
     """What a session of this person would have."""
     allowed = environment(container_environment(), read_config()["environment"])
     return {**allowed, "HOME": f"/home/{login}", "USER": login, "LOGNAME": login, "SHELL": "/bin/bash"}
-
-
-def _others_run() -> bool:
-    """Whether anything but the init, this process and the dead is still there."""
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            number, state = int(status.parent.name), status.read_text().rpartition(")")[2].split()[0]
-        except (OSError, IndexError):
-            continue
-        if number not in (1, os.getpid()) and state != "Z":
-            return True
-    return False
 
 
 if __name__ == "__main__":
