@@ -18,7 +18,6 @@ from ansible.plugins.action import ActionBase
 from ansible.template import generate_ansible_template_vars, trust_as_template
 from ansible.utils.display import Display
 from ansible_collections.devnode.gpu.plugins.module_utils import fileset_engine
-from ansible_collections.devnode.gpu.plugins.module_utils.fileset_plan import secrets_of
 from ansible_collections.devnode.gpu.plugins.module_utils.guard_route import new_route
 
 display = Display()
@@ -90,7 +89,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     data = self._contents(given[0], item, task_vars)
                     contents[str(index)] = base64.b64encode(data).decode("ascii")
                     if item.get("sensitive"):
-                        self._secrets += secrets_of(data)
+                        self._secrets += fileset_engine.secrets_of(data)
                 except (AnsibleError, OSError, TypeError) as error:
                     errors.append(f"files[{index}] ({item.get('path', 'no path')}): {error}")
             plain.append({key: value for key, value in item.items() if key not in (*SOURCES, "vars")})

@@ -18,6 +18,8 @@ What is on disk, all below ``/var/lib/devnode`` and readable by root only (excep
     How far a guarded change has come; afterwards, what the guard did, until somebody has read it.
 ``backup/NAME/STAMP/``
     The old sides of the last changes.
+``original/NAME/SHA256``
+    What was at a path before the set took it over: put back when the set gives the path up.
 """
 
 from __future__ import annotations
@@ -111,6 +113,13 @@ class EngineError(Exception):
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def secrets_of(content: bytes) -> List[str]:
+    """What of a sensitive file must not be shown, should a command print it. Short lines are left out: they are rarely
+    a secret, and hiding them would make every message unreadable."""
+    text = content.decode("utf-8", "replace")
+    return [line.strip() for line in [text, *text.splitlines()] if len(line.strip()) >= 12]
 
 
 def _fsync_dir(path: str) -> None:
@@ -271,7 +280,7 @@ def read_file(path: str) -> bytes:
     """What is in a regular file that no link leads to."""
     try:
         with parent_of(path) as parent:
-            data = _read_at(parent, os.path.basename(path))
+            data = read_at(parent, os.path.basename(path))
     except OSError as error:
         raise EngineError(f"could not read {path}: {error.strerror}; it was changed meanwhile") from error
     if data is None:
@@ -279,7 +288,8 @@ def read_file(path: str) -> bytes:
     return data
 
 
-def _read_at(parent: int, base: str) -> Optional[bytes]:
+def read_at(parent: int, base: str) -> Optional[bytes]:
+    """What is in a regular file of a directory that is open already; None for anything else."""
     descriptor = os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
     with os.fdopen(descriptor, "rb") as stream:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -297,7 +307,7 @@ def inspect_at(parent: int, path: str) -> State:
         return {"path": path, "type": "absent"}
     state: State = {"path": path, "mode": stat.S_IMODE(info.st_mode), "uid": info.st_uid, "gid": info.st_gid}
     if stat.S_ISREG(info.st_mode):
-        data = _read_at(parent, base)
+        data = read_at(parent, base)
         state.update(type="file", sha256="" if data is None else sha256(data))
     elif stat.S_ISDIR(info.st_mode):
         descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
@@ -477,6 +487,14 @@ def run_all(commands: Iterable[Command], stop: bool = True) -> List[Outcome]:
     return outcomes
 
 
+def masked(outcomes: List[Outcome], secret: List[str]) -> List[Outcome]:
+    """What the commands printed, without what sensitive files say: it goes to the journal and to the controller."""
+    for outcome in outcomes:
+        for text in secret:
+            outcome["output"] = outcome["output"].replace(text, "********")
+    return outcomes
+
+
 def failed(outcomes: List[Outcome]) -> Optional[Outcome]:
     return next((outcome for outcome in outcomes if outcome["rc"] != 0), None)
 
@@ -509,6 +527,33 @@ def save_manifest(manifest: Dict[str, Any], kind: str = "file_set", base: str = 
     else:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+    if kind == "file_set":
+        _drop_originals(manifest, base)
+
+
+def original_path(name: str, digest: str, base: str = BASE) -> str:
+    return os.path.join(base, "original", name, digest)
+
+
+def read_original(name: str, original: Dict[str, Any], base: str = BASE) -> Optional[bytes]:
+    """What was in a file before the set took it over, or None when that is lost."""
+    try:
+        with open(original_path(name, original["sha256"], base), "rb") as stream:
+            data = stream.read()
+    except OSError:
+        return None
+    return data if sha256(data) == original["sha256"] else None
+
+
+def _drop_originals(manifest: Dict[str, Any], base: str) -> None:
+    """Those that no path of the set needs any more."""
+    needed = {entry.get("original", {}).get("sha256") for entry in manifest["entries"].values()}
+    directory = os.path.dirname(original_path(manifest["name"], "x", base))
+    with contextlib.suppress(OSError):
+        for digest in os.listdir(directory):
+            if digest not in needed:
+                os.unlink(os.path.join(directory, digest))
+        os.rmdir(directory)  # only when it is empty
 
 
 def owned_by_others(name: str, kind: str = "file_set", base: str = BASE) -> Dict[str, str]:
@@ -585,10 +630,19 @@ class Transaction:
         self.data["kept"] = put(self.data["new"], self.directory)
 
     def activate(self) -> List[Outcome]:
-        return run_all(wanted_commands(self.data["activate"], self.data["changed"]))
+        return masked(run_all(wanted_commands(self.data["activate"], self.data["changed"])), self._secrets())
 
     def verify(self) -> List[Outcome]:
-        return run_all(self.data["verify"])
+        return masked(run_all(self.data["verify"]), self._secrets())
+
+    def _secrets(self) -> List[str]:
+        """What a command of this change must not show: of both sides, the longest first."""
+        found: Dict[str, None] = {}
+        for state in [*self.data["old"], *self.data["new"]]:
+            if state.get("sensitive") and state.get("blob"):
+                with contextlib.suppress(OSError), open(os.path.join(self.directory, state["blob"]), "rb") as stream:
+                    found.update(dict.fromkeys(secrets_of(stream.read())))
+        return sorted(found, key=len, reverse=True)
 
     def apply(self) -> Optional[Dict[str, Any]]:
         """Write, activate, verify. What went wrong, or None."""
@@ -611,6 +665,7 @@ class Transaction:
         left = sorted(s["path"] for s in self.data["old"] if s.get("never_restore"))
         old = [s for s in self.data["old"] if not s.get("never_restore")]
         report: Dict[str, Any] = {"restored": sorted(s["path"] for s in old), "not_restored": left, "errors": []}
+        secret = self._secrets()
         # The disk may be full. The new contents have had their use.
         shutil.rmtree(os.path.join(self.directory, "new"), ignore_errors=True)
         try:
@@ -629,7 +684,7 @@ class Transaction:
         else:
             commands = self.data["activate"] if self.data["reactivate"] is None else self.data["reactivate"]
             commands = wanted_commands(commands, self.data["changed"])
-        report["commands"] = run_all(commands, stop=False)
+        report["commands"] = masked(run_all(commands, stop=False), secret)
         report["errors"] += [
             "%s: exit %d: %s" % (" ".join(o["argv"]), o["rc"], o["output"]) for o in report["commands"] if o["rc"]
         ]
@@ -668,6 +723,7 @@ class Transaction:
             if path in self.data["manifest_before"]["entries"]:
                 entries[path] = self.data["manifest_before"]["entries"][path]
         after["entries"] = entries
+        self._keep_originals(entries)
         save_manifest(after, base=self.base)
         if not self.data["backup"]:
             self.discard()
@@ -680,6 +736,18 @@ class Transaction:
         for stamp in stamps[:-BACKUPS_KEPT]:
             shutil.rmtree(os.path.join(os.path.dirname(target), stamp), ignore_errors=True)
         return target
+
+    def _keep_originals(self, entries: Dict[str, Any]) -> None:
+        old = {state["path"]: state for state in self.data["old"]}
+        for path, entry in entries.items():
+            digest = entry.get("original", {}).get("sha256")
+            state = old.get(path, {})
+            if digest and state.get("blob") and state.get("sha256") == digest:
+                with open(os.path.join(self.directory, state["blob"]), "rb") as stream:
+                    data = stream.read()
+                place = original_path(self.name, digest, self.base)
+                make_private(os.path.dirname(place))
+                write_atomic(place, data, 0o600)
 
 
 # --- the guard -------------------------------------------------------------------------------------------------
@@ -695,8 +763,19 @@ def _guard_path(name: str, base: str) -> str:
 
 
 def _marker(name: str) -> str:
-    """Gone after a restart of the host: that is how the boot unit knows that there was one."""
+    """Gone after a restart of the host."""
     return os.path.join(RUN, name)
+
+
+def _confirmed(name: str) -> str:
+    """Which change was confirmed last, should the answer to that get lost. (No set's name begins with a dot.)"""
+    return os.path.join(RUN, ".confirmed-" + name)
+
+
+def watched(name: str) -> bool:
+    """Is the service there that makes the change and ends it?"""
+    outcome = run_command({"argv": ["systemctl", "is-active", f"devnode-guard@{name}.service"]})
+    return outcome["output"] in ("active", "activating", "reloading")
 
 
 def guard_state(name: str, base: str = BASE) -> Optional[Dict[str, Any]]:
@@ -804,6 +883,8 @@ def confirm(name: str, nonce: str, base: str = BASE) -> Dict[str, Any]:
             return {"name": name, "phase": "waiting", "error": "wrong nonce"}
         transaction = Transaction.load(name, base)
         backup = transaction.finish() if transaction else None
+        with contextlib.suppress(OSError):
+            write_atomic(_confirmed(name), str(state["id"]).encode(), 0o600)
         clear_guard(name, base)
         return {"name": name, "id": state["id"], "phase": "confirmed", "backup": backup}
 
@@ -814,13 +895,21 @@ def await_applied(name: str, identity: str, seconds: float, base: str = BASE) ->
     while True:
         state = guard_state(name, base)
         if state is None or state["id"] != identity:
-            return {"name": name, "phase": "none"}
+            return {"name": name, "phase": "confirmed" if _was_confirmed(name, identity) else "none"}
         if state["phase"] in ("waiting", "rolled_back") or time.monotonic() >= end:
             break
         time.sleep(0.05)
     if state["phase"] == "waiting":
         state["seconds_left"] = round(state["deadline"] - _clock(), 1)
     return state
+
+
+def _was_confirmed(name: str, identity: str) -> bool:
+    try:
+        with open(_confirmed(name), encoding="utf-8") as stream:
+            return stream.read() == identity
+    except OSError:
+        return False
 
 
 def seen(name: str, identity: str, base: str = BASE) -> Dict[str, Any]:
@@ -853,7 +942,8 @@ def boot(base: str = BASE) -> int:
         try:
             # A finished one needs nothing, so no lock either: a run may hold it while it starts this service.
             unfinished = (guard_state(name, base) or {}).get("phase") in ARMED_PHASES
-            if unfinished and not os.path.exists(_marker(name)):
+            # `systemctl soft-reboot` leaves the marker, and nobody who watches.
+            if unfinished and not (os.path.exists(_marker(name)) and watched(name)):
                 with locked(base):
                     recover(name, "the host restarted before the change was confirmed", base, at_boot=True)
         except Exception as error:  # whatever is wrong with this one

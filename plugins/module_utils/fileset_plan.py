@@ -23,7 +23,7 @@ FORBIDDEN_PREFIXES = (
     "/sys",
     "/dev",
     "/run/devnode-guard",
-    *(f"/var/lib/devnode/{name}" for name in ("file_set", "account_set", "transaction", "backup", "guard")),
+    *(f"/var/lib/devnode/{name}" for name in ("file_set", "account_set", "transaction", "backup", "original", "guard")),
 )
 _REMEMBERED = ("type", "sha256", "mode", "uid", "gid", "target", "seed", "implicit", "never_restore", "sensitive")
 
@@ -37,6 +37,7 @@ class Change:
     after: State
     sensitive: bool = False
     never_restore: bool = False
+    original: bool = False  # the set gives the path up, and what was there before it comes back
 
 
 @dataclass
@@ -50,6 +51,10 @@ class Plan:
     @property
     def changed_paths(self) -> List[str]:
         return sorted(change.path for change in self.changes)
+
+    @property
+    def originals(self) -> List[str]:
+        return sorted(change.path for change in self.changes if change.original)
 
     @property
     def removed(self) -> List[str]:
@@ -68,13 +73,6 @@ def path_problem(path: str) -> Optional[str]:
         if path == prefix or path.startswith(prefix + "/"):
             return f"lies below {prefix}, which is not for files of a set"
     return None
-
-
-def secrets_of(content: bytes) -> List[str]:
-    """What of a sensitive file must not be shown, should a command print it. Short lines are left out: they are rarely
-    a secret, and hiding them would make every message unreadable."""
-    text = content.decode("utf-8", "replace")
-    return [line.strip() for line in [text, *text.splitlines()] if len(line.strip()) >= 12]
 
 
 def parents(path: str) -> List[str]:
@@ -158,7 +156,8 @@ def make_plan(
     targets = {state["path"]: dict(state) for state in wanted}
     _add_parents(plan, targets, manifest, live)
     dropped = [path for path in manifest if path not in targets and not manifest[path].get("seed")]
-    going: Set[str] = {p for p in dropped if live(p)["type"] not in ("absent", "directory")}
+    back = {p for p in dropped if manifest[p].get("original") and live(p)["type"] not in ("absent", "directory")}
+    going: Set[str] = {p for p in dropped if live(p)["type"] not in ("absent", "directory")} - back
     going |= {p for p, s in targets.items() if s["type"] == "absent" and live(p)["type"] not in ("absent", "directory")}
     # Deepest first, so that a directory knows which of its children go.
     removable = [p for p in dropped if live(p)["type"] == "directory"]
@@ -175,7 +174,7 @@ def make_plan(
         if state["type"] == "absent":
             continue
         entry = manifest[path]
-        if path not in going:
+        if path not in going and path not in back:
             plan.kept.append(path)
             plan.entries[path] = dict(entry)
             continue
@@ -185,9 +184,10 @@ def make_plan(
             Change(
                 path,
                 state,
-                {"path": path, "type": "absent"},
+                {"path": path, **entry["original"]} if path in back else {"path": path, "type": "absent"},
                 bool(entry.get("sensitive")),
                 bool(entry.get("never_restore")),
+                path in back,
             )
         )
     return plan
@@ -241,6 +241,8 @@ def _plan_wanted(
             return
     else:
         plan.entries[path] = remember(wanted)
+        if entry and entry.get("original"):
+            plan.entries[path]["original"] = entry["original"]
         if wanted.get("seed") and live["type"] != "absent":
             return
         if not wanted.get("implicit") and not _differs(live, wanted):
@@ -263,6 +265,9 @@ def _plan_wanted(
             return
     if entry is not None and not entry.get("implicit") and not entry.get("seed"):
         _note_foreign(plan, path, live, entry, also_known)
+    taken_over = entry is None and live["type"] in ("file", "link") and wanted["type"] != "absent"
+    if taken_over and not wanted.get("never_restore"):
+        plan.entries[path]["original"] = remember(live)
     known: Mapping[str, Any] = entry or {}
     plan.changes.append(
         Change(
@@ -290,7 +295,8 @@ def join_transactions(changes: Iterable[Change], earlier_old: Sequence[State]) -
     for change in changes:
         if change.path not in old:
             state = {key: value for key, value in change.before.items() if key != "children"}
-            if change.never_restore:
-                state["never_restore"] = True
+            for flag in ("never_restore", "sensitive"):
+                if getattr(change, flag):
+                    state[flag] = True
             result.append(state)
     return result

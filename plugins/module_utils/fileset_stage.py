@@ -18,7 +18,7 @@ import stat
 import tempfile
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
-from ansible_collections.devnode.gpu.plugins.module_utils.fileset_engine import run_command
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_engine import parent_of, read_at, run_command
 
 State = Dict[str, Any]
 # What the fallback copies at most; more means that the set lies in a directory that is not a configuration's.
@@ -136,7 +136,7 @@ class Stage:
             if any(character in root for character in ":,\\\n"):
                 raise StageError(f"{root!r} has a character that mount options cannot carry")
             upper = os.path.join(self.directory, f"upper{number}")
-            self._mirror_directory(root, upper)
+            _mirror_directory(root, upper)
             for state, content in self.changes:
                 if str(state["path"]).startswith(root + "/"):
                     self._lay(root, upper, state, content)
@@ -150,14 +150,6 @@ class Stage:
                 lines.append(_quoted("mount", "--bind", real + point[len(root) :], point))
         return _script(lines)
 
-    @staticmethod
-    def _mirror_directory(real: str, copy: str) -> None:
-        """The uppermost layer decides about a directory's owner and mode."""
-        os.mkdir(copy, 0o700)
-        info = os.stat(real)
-        os.chown(copy, info.st_uid, info.st_gid)
-        os.chmod(copy, stat.S_IMODE(info.st_mode))
-
     def _lay(self, root: str, upper: str, state: State, content: Optional[bytes]) -> None:
         path = str(state["path"])
         copy = upper + path[len(root) :]
@@ -170,7 +162,7 @@ class Stage:
                     if state["type"] == "absent":
                         return
                     raise StageError(f"{walked!r} is not a directory")
-                self._mirror_directory(walked, there)
+                _mirror_directory(walked, there)
             elif not os.path.isdir(there):
                 return  # below something that is being removed
         if state["type"] == "absent":
@@ -209,23 +201,60 @@ class Stage:
         return _script(lines)
 
 
+def _open_directory(path: str) -> int:
+    """A directory that no link leads to: who owns one on the way could put a link there at any time."""
+    with parent_of(path + "/") as place:
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place)
+
+
+def _mirror_directory(real: str, copy: str) -> None:
+    """The uppermost layer decides about a directory's owner and mode."""
+    descriptor = _open_directory(real)
+    try:
+        _make_like(descriptor, copy)
+    finally:
+        os.close(descriptor)
+
+
+def _make_like(directory: int, copy: str) -> None:
+    os.mkdir(copy, 0o700)
+    info = os.fstat(directory)
+    os.chown(copy, info.st_uid, info.st_gid)
+    os.chmod(copy, stat.S_IMODE(info.st_mode))
+
+
 def _copy_tree(source: str, target: str, limit: int) -> int:
     """Like ``cp -a`` for directories, files and links. Returns the bytes copied."""
+    descriptor = _open_directory(source)
+    try:
+        return _copy_open(descriptor, source, target, limit)
+    finally:
+        os.close(descriptor)
+
+
+def _copy_open(directory: int, source: str, target: str, limit: int) -> int:
     used = 0
-    Stage._mirror_directory(source, target)
-    for entry in os.scandir(source):
-        there = os.path.join(target, entry.name)
-        info = entry.stat(follow_symlinks=False)
-        if entry.is_symlink():
-            os.symlink(os.readlink(entry.path), there)
+    _make_like(directory, target)
+    for name in os.listdir(directory):
+        there = os.path.join(target, name)
+        info = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if stat.S_ISLNK(info.st_mode):
+            os.symlink(os.readlink(name, dir_fd=directory), there)
             os.chown(there, info.st_uid, info.st_gid, follow_symlinks=False)
-        elif entry.is_dir(follow_symlinks=False):
-            used += _copy_tree(entry.path, there, limit - used)
-        elif entry.is_file(follow_symlinks=False):
+        elif stat.S_ISDIR(info.st_mode):
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            below = os.open(name, flags, dir_fd=directory)
+            try:
+                used += _copy_open(below, os.path.join(source, name), there, limit - used)
+            finally:
+                os.close(below)
+        elif stat.S_ISREG(info.st_mode):
             used += info.st_size
-            if used > limit:
+            data = read_at(directory, name) if used <= limit else None
+            if data is None:
                 raise StageError(f"{source!r} holds more than {COPY_LIMIT // 1024 // 1024} MiB: too much to copy")
-            shutil.copyfile(entry.path, there)
+            with open(there, "wb") as stream:
+                stream.write(data)
             os.chown(there, info.st_uid, info.st_gid)
             os.chmod(there, stat.S_IMODE(info.st_mode))
     return used

@@ -14,6 +14,8 @@ description:
     Contents are rendered on the controller and compared, checked, backed up and written in one round trip.
   - The set is B(owned). A manifest on the host remembers what the set put there. What is no longer listed is removed at
     the next run; directories only when nothing of somebody else is left in them.
+  - A file that was there before the set, and that the set replaced, is kept, and put back when the set no longer lists
+    it (not with O(files[].never_restore)).
   - A file that somebody else changed since the last run is reported in RV(foreign), and as a warning, before it is
     replaced.
   - O(validate) commands see the new files at their real paths, in a mount namespace of their own, while the live files
@@ -316,6 +318,11 @@ removed:
   returned: always
   type: list
   elements: str
+originals:
+  description: Those of RV(changed_paths) that the set gives up, and that are again as they were before the set.
+  returned: always
+  type: list
+  elements: str
 kept:
   description: Directories of the set that are no longer listed but hold somebody else's files, and so stayed.
   returned: always
@@ -436,7 +443,6 @@ from ansible_collections.devnode.gpu.plugins.module_utils.fileset_plan import (
     check_wanted,
     join_transactions,
     make_plan,
-    secrets_of,
 )
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_stage import Stage, StageError
 
@@ -522,6 +528,7 @@ class FileSet:
             "changed": False,
             "changed_paths": [],
             "removed": [],
+            "originals": [],
             "kept": [],
             "foreign": [],
             "rollback": None,
@@ -559,7 +566,7 @@ class FileSet:
                 state["sha256"] = engine.sha256(data)
                 self.contents[state["path"]] = data
                 if state["sensitive"]:
-                    self.module.no_log_values.update(secrets_of(data))
+                    self.module.no_log_values.update(engine.secrets_of(data))
             wanted.append(state)
         if not errors:
             errors = check_wanted(wanted, engine.owned_by_others(self.name), self.name)
@@ -616,7 +623,7 @@ class FileSet:
                 blocker = self._run_once(wanted)
                 if blocker is None:
                     return
-                if not _service_runs(blocker["name"]):
+                if not engine.watched(blocker["name"]):
                     # Nobody watches it any more, and the lock says that nobody is about to.
                     engine.recover(blocker["name"], "the service that watched the change was gone")
                     continue
@@ -648,6 +655,7 @@ class FileSet:
         plan = make_plan(wanted, owned, engine.inspect, _known(earlier))
         if plan.errors:
             raise RefusedError("\n".join([f"file_set {self.name!r} cannot be put on this host:", *plan.errors]))
+        self._read_originals(plan, owned)
         self._report(plan, resumed=earlier is not None)
         after = {"version": 1, "name": self.name, "entries": plan.entries}
         if not plan.changes and earlier is None:
@@ -665,6 +673,21 @@ class FileSet:
         else:
             self._apply(transaction)
         return None
+
+    def _read_originals(self, plan: Plan, owned: Dict[str, Any]) -> None:
+        """What comes back because the set gives a path up."""
+        for change in plan.changes:
+            if not change.original or change.after["type"] != "file":
+                continue
+            data = engine.read_original(self.name, owned[change.path]["original"])
+            if data is None:
+                self.module.warn(
+                    f"{change.path}: what was there before {self.name!r} is no longer in {engine.BASE}/original; the "
+                    f"file {'would be' if self.check else 'is'} removed."
+                )
+                change.original, change.after = False, {"path": change.path, "type": "absent"}
+            else:
+                self.contents[change.path] = data
 
     def _report_rollback(self) -> None:
         state = engine.guard_state(self.name)
@@ -684,6 +707,7 @@ class FileSet:
             changed=bool(plan.changes) or resumed,
             changed_paths=plan.changed_paths,
             removed=plan.removed,
+            originals=plan.originals,
             kept=plan.kept,
             foreign=plan.foreign,
             resumed=resumed,
@@ -843,11 +867,6 @@ class FileSet:
                 raise RefusedError(
                     f"guard: `systemctl {' '.join(argv)}` failed, so nothing was changed: {outcome['output']}"
                 )
-
-
-def _service_runs(name: str) -> bool:
-    outcome = engine.run_command({"argv": ["systemctl", "is-active", f"devnode-guard@{name}.service"]})
-    return outcome["output"] in ("active", "activating", "reloading")
 
 
 def _known(earlier: Optional[engine.Transaction]) -> Dict[str, List[State]]:

@@ -29,7 +29,7 @@ class CrashError(BaseException):
 class FragileOs:
     """The module `os`, until the n-th change of the file system."""
 
-    MUTATORS = ("rename", "unlink", "mkdir", "rmdir", "symlink", "chown", "chmod")
+    MUTATORS = ("rename", "unlink", "mkdir", "rmdir", "symlink", "chown", "chmod", "fchown", "fchmod")
 
     def __init__(self, changes: int) -> None:
         self.left = changes
@@ -316,17 +316,64 @@ def test_the_service_was_killed_in_between(case: Case, guarded: Callable[..., en
     assert policy(case) == b"old"
 
 
-def test_a_restart_of_the_host_takes_it_back(case: Case, guarded: Callable[..., engine.Transaction]) -> None:
+def test_a_restart_of_the_host_takes_it_back(
+    case: Case, guarded: Callable[..., engine.Transaction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "watched", lambda _name: True)
     guarded(activate=[{"argv": ["touch", str(case.root / "not-at-boot")]}]).write_new()
     state = engine.guard_state("demo", case.base)
     assert state is not None
     engine.save_guard({**state, "phase": "waiting", "nonce": "x", "deadline": 1e12}, case.base)
-    engine.boot(case.base)  # its marker is there: no restart
+    engine.boot(case.base)  # its marker and its service are there: no restart
     assert policy(case) == b"new"
     os.unlink(os.path.join(engine.RUN, "demo"))
     engine.boot(case.base)
     assert policy(case) == b"old"
     assert not (case.root / "not-at-boot").exists()
+
+
+def test_a_soft_reboot_leaves_the_marker_and_nobody_who_watches(
+    case: Case, guarded: Callable[..., engine.Transaction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "watched", lambda _name: False)
+    guarded().write_new()
+    state = engine.guard_state("demo", case.base)
+    assert state is not None
+    engine.save_guard({**state, "phase": "waiting", "nonce": "x", "deadline": 1e12}, case.base)
+    engine.boot(case.base)
+    assert policy(case) == b"old"
+
+
+def test_a_lost_answer_to_the_confirmation_is_given_again(
+    case: Case, guarded: Callable[..., engine.Transaction]
+) -> None:
+    guarded()
+    thread = start(case)
+    state = engine.await_applied("demo", "1", 5, case.base)
+    engine.confirm("demo", state["nonce"], case.base)
+    thread.join(5)
+    assert engine.await_applied("demo", "1", 5, case.base)["phase"] == "confirmed"
+    assert engine.await_applied("demo", "2", 5, case.base)["phase"] == "none"
+
+
+def test_what_sensitive_files_say_is_in_no_report(case: Case) -> None:
+    secret = {**case.state("a", "file", b"password is hunter2\n"), "sensitive": True}
+    path = str(case.root / "a")
+    first = case.transaction([secret], activate=[{"argv": ["cat", path]}])
+    first.apply()
+    first.discard()
+    change = case.transaction(
+        [{**case.state("a", "file", b"password is hunter3\n"), "sensitive": True}],
+        activate=[{"argv": ["cat", path]}],
+        verify=[{"argv": ["grep", "-r", "hunter2", path]}],
+    )
+    change.data["old"][0]["sensitive"] = True
+    bad = change.apply()
+    assert bad is not None
+    report = change.rollback()
+    outputs = [outcome["output"] for outcome in [*change.data["outcomes"], *report["commands"]]]
+    assert outputs == ["********", "", "********"]
+    assert "hunter" not in str(report)
 
 
 def test_armed_and_then_nothing_leaves_nothing(case: Case, guarded: Callable[..., engine.Transaction]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.devnode.gpu.plugins.filter.ssh_client import home_checks
+from ansible_collections.devnode.gpu.plugins.module_utils import fileset_stage
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_stage import Stage, StageError
 from client_samples import view
 
@@ -58,3 +59,28 @@ def test_the_person_sees_the_new_file_and_has_no_other_rights(way: str, monkeypa
         assert not (home / ".ssh").exists()
     finally:
         shutil.rmtree(home)
+
+
+@pytest.mark.parametrize("way", ["_mirror_directory", "_copy_tree"])
+def test_a_persons_link_does_not_lead_root_elsewhere(way: str, tmp_path: Path) -> None:
+    """Who owns a directory on the way could put a link there; what is on its other side is not read."""
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "key").write_text("private")
+    (tmp_path / "home").symlink_to("secret")
+    more = (1000,) if way == "_copy_tree" else ()
+    with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
+        getattr(fileset_stage, way)(str(tmp_path / "home"), str(tmp_path / "copy"), *more)
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_copy_has_everything_but_sockets_and_pipes(tmp_path: Path) -> None:
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    (source / "sub").mkdir(parents=True)
+    (source / "sub" / "file").write_bytes(b"1234")
+    (source / "link").symlink_to("/etc/passwd")
+    os.mkfifo(source / "pipe")
+    assert fileset_stage._copy_tree(str(source), str(copy), 1000) == 4
+    assert sorted(str(path.relative_to(copy)) for path in copy.rglob("*")) == ["link", "sub", "sub/file"]
+    assert (os.readlink(copy / "link"), (copy / "sub" / "file").read_bytes()) == ("/etc/passwd", b"1234")
+    with pytest.raises(StageError, match="too much to copy"):
+        fileset_stage._copy_tree(str(source), str(tmp_path / "again"), 3)

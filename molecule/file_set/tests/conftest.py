@@ -95,6 +95,14 @@ class Hosts:
         subprocess.run(["docker", "restart", "-t", "20", CONTAINERS.format(host)], check=True, capture_output=True)
         self.until(lambda: self.inside(host, "systemctl is-active ssh.service") == "active", 30)
 
+    def soft_reboot(self, host: str) -> None:
+        """All of user space anew, without the kernel; /run is kept."""
+        count = "systemctl show -P SoftRebootsCount"
+        before = self.inside(host, count)
+        self.inside(host, "systemctl soft-reboot")
+        self.until(lambda: self.inside(host, count) not in ("", before), 60)
+        self.until(lambda: self.inside(host, "systemctl is-active ssh.service") == "active", 30)
+
     def start(self, name: str, *files: dict[str, Any], only: str = "all", **more: Any) -> subprocess.Popen[bytes]:
         """A run in the background, in a process group of its own."""
         command = self.command("put", {"name": name, "files": list(files), **more}, only=only)

@@ -132,6 +132,22 @@ def test_what_others_changed_is_reported_before_it_is_replaced(hosts: Hosts) -> 
     assert hosts.answer("ls /etc/foreign; rm -r /etc/foreign") == "other\nseed"
 
 
+def test_what_a_set_took_over_is_as_before_when_it_goes(hosts: Hosts) -> None:
+    hosts.everywhere("cd /etc; echo distro > taken; chown 1:2 taken; chmod 640 taken; ln -sf taken taken-link")
+    names = ("/etc/taken", "/etc/taken-link")
+    assert changed(hosts.put("taken", *(file(name, "ours\n") for name in names))) == {True}
+    # Kept over further changes, also when they are interrupted or taken back.
+    hosts.put("taken", *(file(name, "ours again\n") for name in names))
+    assert failures(hosts.put("taken", state="absent", verify=[{"argv": ["false"]}]))
+    assert hosts.answer("cat /etc/taken /etc/taken-link") == "ours again\nours again"
+    for result in hosts.put("taken", state="absent", options=("--diff",)).values():
+        assert (result["originals"], result["removed"]) == (list(names), [])
+        assert "distro\n" in json.dumps(result["diff"]).replace("\\n", "\n")
+    look = "cat /etc/taken; stat -c %u:%g:%a /etc/taken; readlink /etc/taken-link; rm /etc/taken*"
+    assert hosts.answer(look) == "distro\n1:2:640\ntaken"
+    assert hosts.answer("ls /var/lib/devnode/original") == ""
+
+
 def test_two_sets_do_not_fight_over_a_file(hosts: Hosts) -> None:
     hosts.put("mine", file("/etc/contested"))
     for text in failures(hosts.put("yours", file("/etc/contested", "y"), file("relative"))):
