@@ -1,0 +1,177 @@
+"""Which open sessions end when keys or targets are taken away, and which stay."""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+import time
+from pathlib import Path
+
+from ansible_collections.devnode.gpu.plugins.module_utils import access, ssh_sessions
+from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public_key
+from ansible_collections.devnode.gpu.plugins.module_utils.ssh_sessions import EVERYTHING, Person, Session
+from hypothesis import given
+from hypothesis import strategies as st
+from unit.fleet import key
+
+ADA, GRACE = key("ada"), key("grace")
+A, B = public_key(ADA).fingerprint, public_key(GRACE).fingerprint
+NODE, OTHER = "10.0.0.11:2201", "10.0.0.12:2201"
+ONE = Session("ada", 100, 101, started=1000.0)
+
+names = st.sampled_from([A, B, "SHA256:c"])
+places = st.frozensets(st.sampled_from([NODE, OTHER, "h:1"]))
+some_rights = st.dictionaries(names, places)
+
+
+def test_rights_are_read_from_what_the_role_writes():
+    person = {"name": "ada", "uid": 2001, "keys": [ADA], "targets": [{"host": "10.0.0.11", "port": 2201}]}
+    (file,) = access.relays([person])["files"]
+    assert ssh_sessions.rights(file["content"]) == {A: frozenset({NODE})}
+    (file,) = access.relays([{**person, "targets": []}])["files"]
+    assert ssh_sessions.rights(file["content"]) == {A: frozenset()}
+    (file,) = access.operators([{"name": "ops", "uid": 3000, "keys": [ADA, GRACE]}])["files"]
+    assert ssh_sessions.rights(file["content"]) == dict.fromkeys((A, B), frozenset({EVERYTHING}))
+
+
+def test_a_key_on_two_lines_surely_gives_only_what_both_give():
+    text = f'restrict,port-forwarding,permitopen="{NODE}" {ADA}\nrestrict,port-forwarding,permitopen="{OTHER}" {ADA}\n'
+    assert ssh_sessions.rights(text) == {A: frozenset()}
+
+
+def test_a_comment_is_no_key_and_an_option_may_hold_anything():
+    assert ssh_sessions.rights(f"# {ADA}\n\nnonsense\n") == {}
+    assert ssh_sessions.rights(f'command="echo restrict, port-forwarding" {ADA}') == {A: frozenset({EVERYTHING})}
+
+
+def test_who_keeps_everything_stays():
+    person = Person({A: frozenset({NODE})}, {A: frozenset({NODE})}, changed=2000.0)
+    assert ssh_sessions.reason(ONE, A, person) == ""
+    assert ssh_sessions.reason(ONE, "", person) == ""
+    more = Person({A: frozenset({NODE, OTHER})}, {A: frozenset({NODE})}, changed=2000.0)
+    assert ssh_sessions.reason(ONE, A, more) == ""
+
+
+def test_who_loses_something_goes_with_a_reason():
+    person = Person({B: frozenset({NODE})}, {A: frozenset({NODE}), B: frozenset({NODE, OTHER})}, changed=2000.0)
+    assert ssh_sessions.reason(ONE, A, person) == f"its key {A} was removed"
+    assert ssh_sessions.reason(ONE, B, person) == f"its key {B} may no longer reach {OTHER}"
+    assert "nobody can tell its key" in ssh_sessions.reason(ONE, "", person)
+
+
+def test_what_is_not_known_counts_as_lost():
+    never_seen = Person({A: frozenset({NODE})}, None, changed=2000.0)
+    assert ssh_sessions.reason(ONE, A, never_seen) != ""
+    assert ssh_sessions.reason(ONE, "", never_seen) != ""
+    operator = Person({A: frozenset({EVERYTHING})}, None, changed=2000.0)
+    assert ssh_sessions.reason(ONE, A, operator) == ""
+
+
+def test_a_login_after_the_change_stays_whatever_was_before():
+    later = Session("ada", 100, 101, started=2100.0)
+    assert ssh_sessions.reason(later, "", Person({}, None, changed=2000.0)) == ""
+
+
+@given(some_rights, some_rights, names)
+def test_a_session_stays_only_if_its_key_still_gives_all_that_it_gave(before, now, fingerprint):
+    why = ssh_sessions.reason(ONE, fingerprint, Person(now, before, changed=2000.0))
+    kept = fingerprint in now and fingerprint in before and before[fingerprint] <= now[fingerprint]
+    assert (why == "") == kept
+
+
+@given(some_rights, some_rights)
+def test_nobody_goes_when_nothing_is_taken_away(before, more):
+    now = {one: before.get(one, frozenset()) | more.get(one, frozenset()) for one in {*before, *more}}
+    person = Person(now, before, changed=2000.0)
+    assert all(ssh_sessions.reason(ONE, one, person) == "" for one in [*before, ""])
+
+
+def entry(pid=100, when=1000.5, user="ada", fingerprint=A, rest=""):
+    message = f"Accepted publickey for {user} from 203.0.113.9 port 5123 ssh2: ED25519 {fingerprint}{rest}"
+    return {"_PID": str(pid), "__REALTIME_TIMESTAMP": str(int(when * 1e6)), "MESSAGE": message}
+
+
+def test_the_log_names_the_key_of_a_process():
+    assert ssh_sessions.fingerprints([entry()], [ONE]) == {100: A}
+    certificate = entry(rest=" ID ada (serial 3) CA ED25519 SHA256:ca")
+    assert ssh_sessions.fingerprints([certificate], [ONE]) == {100: A}
+
+
+def test_what_the_log_says_of_others_does_not_count():
+    odd = [{"MESSAGE": "x"}, {**entry(), "MESSAGE": None}, {**entry(), "_PID": "none"}]
+    assert ssh_sessions.fingerprints([entry(pid=7), entry(user="grace"), entry(when=10.0), *odd], [ONE]) == {}
+    # A session's text can hold anything, but it does not begin a line of sshd's.
+    forged = {**entry(), "MESSAGE": f"debug: {entry()['MESSAGE']}"}
+    assert ssh_sessions.fingerprints([forged], [ONE]) == {}
+
+
+def process(number, parent, uid, name, started=1.0):
+    return ssh_sessions._Process(number, parent, uid, name, started)
+
+
+def test_a_session_is_sshds_process_of_a_person_below_one_of_roots():
+    processes = [
+        process(1, 0, 0, "systemd"),
+        process(10, 1, 0, "sshd"),
+        process(20, 10, 0, "sshd-session", 5.0),
+        process(21, 20, 2001, "sshd-session", 6.0),
+        process(22, 21, 2001, "sh"),
+        process(23, 22, 2001, "sleep"),
+        process(30, 1, 2001, "sshd"),  # somebody's own program of that name
+        process(31, 22, 2001, "sshd"),
+        process(40, 10, 0, "sshd"),
+        process(41, 40, 2002, "sshd"),  # not asked for
+    ]
+    found = ssh_sessions.find_sessions({one.number: one for one in processes}, {2001: "ada"})
+    assert found == [Session("ada", 20, 21, 5.0, (22, 23, 31))]
+
+
+def test_this_test_finds_itself():
+    mine = ssh_sessions._processes()[os.getpid()]
+    assert mine.parent == os.getppid()
+    assert abs(mine.started - time.time()) < 3600 * 24
+    assert mine.uid == os.getuid()
+
+
+def test_state_is_remembered_and_people_who_are_gone_are_still_looked_at(tmp_path):
+    keys, state = tmp_path / "keys", tmp_path / "state" / "x.json"
+    keys.mkdir()
+    (keys / "ada").write_text(f"restrict {ADA}\n")
+    (keys / "grace").write_text(f"restrict {GRACE}\n")
+    first = ssh_sessions.people_of(str(keys), str(state))
+    assert first["ada"].before is None
+    ssh_sessions._save(str(state), first)
+    (keys / "grace").unlink()
+    second = ssh_sessions.people_of(str(keys), str(state))
+    assert second["ada"].before == second["ada"].now == {A: frozenset()}
+    assert second["grace"].now == {}
+    assert second["grace"].before == {B: frozenset()}
+    state.write_text("[1]")
+    assert ssh_sessions.people_of(str(keys), str(state))["ada"].before is None
+
+
+def test_a_run_without_sessions_only_remembers(tmp_path, capsys):
+    keys, state = tmp_path / "keys", tmp_path / "x.json"
+    keys.mkdir()
+    (keys / "nobody-of-that-name").write_text(f"restrict {ADA}\n")
+    assert ssh_sessions.main([str(keys), str(state)]) == 0
+    assert capsys.readouterr().out == ""
+    assert A in state.read_text()
+
+
+def test_it_runs_on_hosts_by_itself():
+    """Installed as a program: nothing but the standard library."""
+    tree = ast.parse(Path(ssh_sessions.__file__).read_text())
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert imported <= {*sys.stdlib_module_names, "__future__"}
