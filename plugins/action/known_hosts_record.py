@@ -40,6 +40,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "path": {"type": "path"},
                 "replace": {"type": "list", "elements": "str", "default": []},
                 "prune": {"type": "bool", "default": True},
+                "rotation": {"type": "bool", "default": False},
             }
         )
         if not SCOPE_RE.fullmatch(args["scope"]):
@@ -65,7 +66,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         with locked(path.parent):
             before = path.read_text(encoding="utf-8") if path.exists() else ""
             record = known_hosts.parse(before)
-            after = known_hosts.merge(record, args["scope"], entries, args["replace"], args["prune"])
+            if args["rotation"]:
+                after = known_hosts.rotate(record, args["scope"], entries)
+            else:
+                after = known_hosts.merge(record, args["scope"], entries, args["replace"], args["prune"])
             text = after.text()
             result: dict[str, Any] = {
                 "changed": text != before,

@@ -101,6 +101,39 @@ def merge(
     return parse(Record(foreign=record.foreign, ours=[*kept, *new_lines]).text())
 
 
+def rotate(record: Record, scope: str, entries: Mapping[str, Sequence[PublicKey]]) -> Record:
+    """The record with exactly these keys of their type for the names; keys of other types stay.
+
+    At least one of them has to be on record already. Lines that somebody else wrote for such a name become ours,
+    because a key that is dropped must be gone from them as well.
+    """
+    unknown = [
+        (alias, record.keys[alias][0].fingerprint if alias in record.keys else "nothing", entries[alias][0].fingerprint)
+        for alias in sorted(entries)
+        if not set(record.keys.get(alias, ())) & {_bare(key) for key in entries[alias]}
+    ]
+    if unknown:
+        raise ChangedKeyError(unknown)
+    foreign = [line for raw in record.foreign for line in _without(raw, set(entries))]
+    scopes = {line.alias: line.scope for line in record.ours}
+    ours = [line for line in record.ours if line.alias not in entries]
+    for alias, keys in entries.items():
+        types = {key.type for key in keys}
+        kept = [key for key in record.keys[alias] if key.type not in types]
+        ours += [Line(alias, _bare(key), scopes.get(alias, scope)) for key in (*kept, *keys)]
+    return parse(Record(foreign=foreign, ours=ours).text())
+
+
+def _without(raw: str, aliases: "set[str]") -> List[str]:
+    """A foreign line without these names; nothing when no name is left."""
+    words = raw.split(None, 1)
+    if len(words) < 2 or raw.lstrip().startswith(("#", "@", "|")):
+        return [raw]
+    names = words[0].split(",")
+    left = [name for name in names if name not in aliases]
+    return [raw] if left == names else [f"{','.join(left)} {words[1]}"] if left else []
+
+
 def _bare(key: PublicKey) -> PublicKey:
     return PublicKey(key.type, key.base64)
 

@@ -492,7 +492,8 @@ def host_keys(workspaces: Iterable[Workspace], options: Options) -> Dict[str, Li
     found = {}
     for item in workspaces:
         keys = []
-        for path in sorted(glob.glob(f"{options.state_dir}/{item.name}/host_keys/ssh_host_*_key.pub")):
+        # With those of a rotation: the next one (.next), or the one before (.old).
+        for path in sorted(glob.glob(f"{options.state_dir}/{item.name}/host_keys/ssh_host_*_key*.pub")):
             with open(path, encoding="ascii") as source:
                 keys.append(" ".join(source.read().split()[:2]))
         if keys:

@@ -17,7 +17,8 @@ description:
     those whose fingerprints were compared.
   - Runs on the controller, also in a play on hosts, and also for many hosts at once. The file is locked, and replaced
     as a whole.
-  - Lines that this collection wrote carry their O(scope) as a comment. Other lines are never changed.
+  - Lines that this collection wrote carry their O(scope) as a comment. Other lines are changed only in a
+    O(rotation).
 options:
   entries:
     description: Names, each with the list of its public host keys (V(<type> <base64>), with or without a comment).
@@ -38,6 +39,12 @@ options:
     type: list
     elements: str
     default: []
+  rotation:
+    description:
+      - The names get exactly these keys of their type, of which one must be on record already. Nothing is pruned. Lines
+        of others that name them become this collection's, since a key that is dropped has to go from them, too.
+    type: bool
+    default: false
   path:
     description: The record. The default is C(devnode_known_hosts), or V(known_hosts) beside the inventory.
     type: path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 
 import pytest
@@ -11,6 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.fleet import bare, key
 
+_POINT = b"\4" + bytes(64)
+_BLOB = b"\0\0\0\x13ecdsa-sha2-nistp256\0\0\0\x08nistp256\0\0\0\x41" + _POINT
+OTHER_TYPE = f"ecdsa-sha2-nistp256 {base64.b64encode(_BLOB).decode()}"
 FOREIGN = f"""# written by hand
 bastion,203.0.113.10 {bare("bastion")}
 
@@ -93,3 +97,28 @@ def test_any_sequence_of_runs(foreign, runs):
         assert _merge(text, scope, keys) == text
         assert set(entries) <= set(known_hosts.parse(text).keys)
     assert known_hosts.parse(text).foreign == kept
+
+
+def test_a_rotation_takes_lines_of_others_over_and_keeps_other_types():
+    other_type = public_key(OTHER_TYPE).bare
+    text = f"bastion,203.0.113.10 {bare('one')}\nbastion {other_type}\nother {bare('other')}\n"
+    both = known_hosts.rotate(known_hosts.parse(text), "enrolled", {"bastion": _keys("one", "two")}).text()
+    assert sorted(both.splitlines()) == sorted(
+        [
+            f"203.0.113.10 {bare('one')}",
+            f"bastion {bare('one')} devnode:enrolled",
+            f"bastion {bare('two')} devnode:enrolled",
+            f"bastion {other_type} devnode:enrolled",
+            f"other {bare('other')}",
+        ]
+    )
+    one = known_hosts.rotate(known_hosts.parse(both), "enrolled", {"bastion": _keys("two")}).text()
+    assert bare("two") in one
+    assert f"bastion {bare('one')}" not in one
+    assert other_type in one
+
+
+@pytest.mark.parametrize("text", ["", f"bastion {bare('three')}\n"])
+def test_a_rotation_never_brings_a_key_that_nothing_on_record_vouches_for(text):
+    with pytest.raises(known_hosts.ChangedKeyError):
+        known_hosts.rotate(known_hosts.parse(text), "enrolled", {"bastion": _keys("one", "two")})
