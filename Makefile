@@ -11,7 +11,7 @@ export PATH := $(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help venv demo demo-down test test-full lint unit molecule lock clean
+.PHONY: help venv demo demo-down test test-full lint unit molecule bench lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ unit: venv  ## Unit and property tests
 molecule: venv  ## One scenario: make molecule SCENARIO=ssh_server
 	@[ -n "$(SCENARIO)" ] || { echo "Say which: make molecule SCENARIO=<one of: $$(ls -d molecule/*/molecule.yml | cut -d/ -f2 | tr '\n' ' ')>"; exit 2; }
 	@$(BIN)/python tests/run.py molecule $(SCENARIO)
+
+bench: venv  ## How fast ssh is with our configuration, and how fast that is made (PARTS="render latency copy heal")
+	@$(BIN)/python -m bench.run $(PARTS)
 
 lock: venv  ## Resolve .config/requirements.in again, with hashes
 	@$(PYTHON) -m venv --clear .cache/lock && .cache/lock/bin/pip install --quiet pip-tools==7.6.2

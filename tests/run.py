@@ -55,10 +55,10 @@ class Count:
 def lint_steps() -> list[Step]:
     return [
         Step("yamllint", ("yamllint", "-s", "-c", ".config/yamllint.yml", ".")),
-        Step("ruff", ("ruff", "check", "plugins", "tests", "molecule")),
+        Step("ruff", ("ruff", "check", "plugins", "tests", "molecule", "bench")),
         # By this path mypy gives the modules the names that they have when Ansible imports them.
         Step("mypy", ("mypy", PLUGINS)),
-        Step("mypy-tests", ("mypy", "tests/run.py", "tests/lab")),
+        Step("mypy-tests", ("mypy", "tests/run.py", "tests/lab", "bench")),
         Step("ansible-lint", ("ansible-lint", "-c", ".config/ansible-lint.yml", "--offline")),
         Step("syntax", ("ansible-playbook", "--syntax-check", "-i", "inventory/example", "site.yml")),
         Step("inventory", ("ansible-inventory", "-i", "inventory/example", "--list")),

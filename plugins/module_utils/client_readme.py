@@ -72,6 +72,14 @@ def _hosts(view: ClientView) -> List[str]:
         machine = host.kind == "host" or host in view.jumps
         what = host.reason or ("on a machine" if machine else "in a workspace")
         table.append(f"| {names} | {what}, as {host.user} |")
+        if host.tmux:
+            table.append(
+                f"| `{_ssh(view)} {host.tmux_alias}` | there, in tmux: what runs in it outlives the connection |"
+            )
+        if host.mosh_ports:
+            table.append(
+                f"| `{_tool(view)} mosh {host.aliases[0]}` | there, by mosh: for bad lines (needs mosh here) |"
+            )
     example = next((host.aliases[0] for host in view.hosts), "")
     paragraphs = ["## Your hosts", "\n".join(table)]
     if example:
@@ -134,8 +142,11 @@ def _sharing(view: ClientView) -> List[str]:
         "## Connections",
         "The first command to a host opens a connection, the next ones use it and start at once. See and close them:",
         _commands(_tool(view), f"{_tool(view)} close {shared[0].aliases[0]}", f"{_tool(view)} close --all"),
-        "If your line was cut, ssh notices after "
-        f"{view.server_alive_interval * view.server_alive_count} seconds and the next command connects again.",
+        "So that the first command of the day does not wait either, the way in can be opened when you log in to your "
+        "own machine:",
+        _commands(f"{_tool(view)} prewarm on", f"{_tool(view)} prewarm off"),
+        "If your line falls silent, ssh notices after at most "
+        f"{view.server_alive_interval * (view.server_alive_count + 1)} seconds, and the next command connects again.",
     ]
 
 

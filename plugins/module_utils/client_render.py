@@ -39,9 +39,11 @@ NAMES_PER_BLOCK = 100
 Options = Dict[str, Tuple[str, ...]]
 _REPEATED = ("IdentityFile", "LocalForward")
 # What makes a host that host: never shared.
-_OWN = ("HostName", "HostKeyAlias", "LocalForward")
+_OWN = ("HostName", "HostKeyAlias", "LocalForward", "RequestTTY", "RemoteCommand")
 # What reads better beside the hosts of its section than at the end of the file.
 _BY_SECTION = ("ProxyJump",)
+# What "<alias>-tmux" does.
+TMUX: Options = {"RequestTTY": ("yes",), "RemoteCommand": ("tmux new-session -A -s main",)}
 # The file's last block: what it is for, and its options in this order.
 _TOPICS: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
     ("", ("HostName", "HostKeyAlias", "Port", "User", "ProxyJump", "Compression")),
@@ -60,7 +62,7 @@ _TOPICS: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
     ),
     ("A line that fell silent is noticed.", ("ServerAliveInterval", "ServerAliveCountMax", "ConnectTimeout")),
     ("Fastest first of what this ssh knows.", ("KexAlgorithms", "Ciphers")),
-    ("", ("LocalForward",)),
+    ("", ("LocalForward", "RequestTTY", "RemoteCommand")),
 )
 
 
@@ -95,12 +97,25 @@ def installed(view: ClientView, generator: str = GENERATOR) -> List[KitFile]:
         files.append(KitFile("devnode-ssh", asset="devnode-ssh", mode="0700"))
         if view.agents:
             files.append(KitFile("agents", agents(view, generator)))
+        if any(host.mosh_ports for host in view.entries):
+            files.append(KitFile("mosh", mosh(view, generator)))
     return files
 
 
 def agents(view: ClientView, generator: str = GENERATOR) -> str:
     """What `devnode-ssh agent` reads: name, socket, private key and destinations of each project's agent."""
     lines = [" ".join((agent.name, agent.socket, agent.key_file or "-", *agent.destinations)) for agent in view.agents]
+    return "".join(f"{line}\n" for line in [f"# {_origin(view, generator)}", *lines])
+
+
+def mosh(view: ClientView, generator: str = GENERATOR) -> str:
+    """What `devnode-ssh mosh` reads: name, address and UDP ports."""
+    lines = [
+        f"{alias} {host.mosh_address or host.hostname} {host.mosh_ports}"
+        for host in view.entries
+        if host.mosh_ports
+        for alias in host.aliases
+    ]
     return "".join(f"{line}\n" for line in [f"# {_origin(view, generator)}", *lines])
 
 
@@ -134,7 +149,9 @@ def config(view: ClientView, generator: str = GENERATOR) -> str:
         common = _take_common(own, _OWN, unanimous=False)
         text.append(f"# ---- {title}\n")
         for host in hosts:
-            text.append(_block(host.aliases, options[id(host)], host.reason, _forward_notes(host, ports)))
+            text.append(_block(host.names, options[id(host)], host.reason, _forward_notes(host, ports)))
+            if host.tmux:
+                text.append(_block((host.tmux_alias,), TMUX, "A session that outlives the line: Ctrl-b d leaves it"))
         if common:
             text.extend(_block(names, common, "All of this section") for names in _aliases(hosts))
     if for_all:
@@ -164,8 +181,8 @@ def host_options(host: Host, view: ClientView, ports: Dict[Tuple[str, str], int]
         "IdentityFile": host.identity_files or view.identity_files,
         "IdentitiesOnly": ("yes",),
         "PreferredAuthentications": ("publickey",),
-        "AddKeysToAgent": (_add_keys(view),),
-        "ForwardAgent": (agent.socket if agent and forwardable else "no",),
+        "AddKeysToAgent": (_add_keys(host, view),),
+        "ForwardAgent": (agent.socket if agent and forwardable else "yes" if host.own_agent else "no",),
         "ControlMaster": ("no" if stays is None else "auto",),
         "ControlPath": ("none" if stays is None else f"{view.sockets}/{policy_id(host, view)}-%C",),
         "ControlPersist": ("no" if stays is None else str(stays),),
@@ -177,6 +194,7 @@ def host_options(host: Host, view: ClientView, ports: Dict[Tuple[str, str], int]
             f"127.0.0.1:{ports[(host.aliases[0], forward.name)]} {_address(forward)}:{forward.port}"
             for forward in host.forwards
         ),
+        "RequestTTY": (host.request_tty,) if host.request_tty and not host.tmux else (),
     }
     return {name: values for name, values in options.items() if values}
 
@@ -212,7 +230,10 @@ def _address(forward: Forward) -> str:
     return f"[{forward.host}]" if ":" in forward.host else forward.host
 
 
-def _add_keys(view: ClientView) -> str:
+def _add_keys(host: Host, view: ClientView) -> str:
+    # A project's key is for its own agent, with its destinations; added here it would have none.
+    if {agent.key_file for agent in view.agents} & set(host.identity_files or view.identity_files):
+        return "no"
     # A lifetime came with 8.4. Windows' agent keeps what it is given for good, on the disk.
     return "no" if view.platform == "windows" or view.version < (8, 4) else view.add_keys_to_agent
 
@@ -252,7 +273,7 @@ def _take_common(hosts: Sequence[Options], never: Tuple[str, ...], unanimous: bo
 
 def _aliases(hosts: Sequence[Host]) -> List[Tuple[str, ...]]:
     """The hosts' names, as many together as one Host line may have."""
-    names = tuple(alias for host in hosts for alias in host.aliases)
+    names = tuple(alias for host in hosts for alias in host.names)
     return [names[start : start + NAMES_PER_BLOCK] for start in range(0, len(names), NAMES_PER_BLOCK)]
 
 

@@ -27,6 +27,7 @@ T = TypeVar("T")
 PLATFORMS = ("linux", "macos", "windows")
 KINDS = ("workspace", "host")
 MARKERS = ("", "@cert-authority", "@revoked")
+TTY = ("no", "yes", "force", "auto")
 
 # Name of a profile -> seconds that a shared connection stays after its last use; None: connections are not shared.
 PROFILES: Dict[str, Optional[int]] = {"interactive": 1800, "ci": 60, "high_security": None, "no": None}
@@ -102,10 +103,15 @@ class Host:
     identity_files: Tuple[str, ...] = ()  # "~/…" or absolute; empty: the view's
     multiplexing: str = ""  # interactive, ci, high_security, no, or a time ("600", "10m"); "": the view's
     agent: str = ""  # name of the Agent that is forwarded there; "": none
+    own_agent: bool = False  # forward the person's own agent instead: root there can use every key in it meanwhile
     shared: bool = False  # several people log in there, who could use a forwarded agent
     agent_on_shared: bool = False  # forward one there all the same
     forwards: Tuple[Forward, ...] = ()
     compression: bool = False  # pays on slow lines only: 10 times slower copies were measured on a LAN
+    request_tty: str = ""  # no, yes, force, auto; "": left to ssh
+    tmux: bool = False  # a further name, "<alias>-tmux", that attaches to a tmux session
+    mosh_ports: str = ""  # "60001:60010": UDP ports of mosh there; "": no mosh
+    mosh_address: str = ""  # where they are reached; needed behind a jump, which carries no UDP
     reason: str = ""  # one line above the block: what it is for
     login: bool = False  # jump hosts: the person gets a shell there too (operators); others only pass through
 
@@ -124,13 +130,28 @@ class Host:
             identity_files=read.many("identity_files", home_path),
             multiplexing=read.one("multiplexing", multiplexing),
             agent=read.one("agent", validators.name),
+            own_agent=read.one("own_agent", validators.boolean),
             shared=read.one("shared", validators.boolean),
             agent_on_shared=read.one("agent_on_shared", validators.boolean),
             forwards=read.objects("forwards", Forward.from_dict),
             compression=read.one("compression", validators.boolean),
+            request_tty=read.one("request_tty", lambda value: validators.choice(_yes_no(value), TTY)),
+            tmux=read.one("tmux", validators.boolean),
+            mosh_ports=read.one("mosh_ports", _port_range),
+            mosh_address=read.one("mosh_address", validators.host),
             reason=read.one("reason", validators.line),
             login=read.one("login", validators.boolean),
         )
+
+    @property
+    def names(self) -> Tuple[str, ...]:
+        """Everything that a person types for it."""
+        return (*self.aliases, self.tmux_alias) if self.tmux else self.aliases
+
+    @property
+    def tmux_alias(self) -> str:
+        """The name that attaches to tmux. One of its own: with a RemoteCommand, scp and editors would not work."""
+        return f"{self.aliases[0]}-tmux"
 
 
 @dataclass(frozen=True)
@@ -172,6 +193,7 @@ class ClientView:
     control_dir: str = ""  # of the sockets; "": ~/.ssh/cm, or <base_dir>/cm when base_dir is absolute. Keep it short
     home: str = ""  # absolute path of the home where it is known: for the length of the sockets' paths
     identity_files: Tuple[str, ...] = ("~/.ssh/id_ed25519",)  # of every entry that names none
+    identities_outside_home: bool = False  # let keys lie outside of the home
     multiplexing: str = "interactive"  # of every entry that names none
     add_keys_to_agent: str = "4h"  # how long an ordinary key stays in the person's own agent; "no": it is not added
     server_alive_interval: int = 15  # seconds between questions to a silent server …
@@ -205,6 +227,7 @@ class ClientView:
             control_dir=read.one("control_dir", home_path),
             home=read.one("home", validators.path),
             identity_files=read.many("identity_files", home_path),
+            identities_outside_home=read.one("identities_outside_home", validators.boolean),
             multiplexing=read.one("multiplexing", multiplexing),
             add_keys_to_agent=read.one("add_keys_to_agent", _lifetime),
             server_alive_interval=read.one("server_alive_interval", lambda value: validators.integer(value, 1, 3600)),
@@ -255,7 +278,7 @@ def policy_id(host: Host, view: ClientView) -> str:
     %C is made of host, port, user and, in newer versions, the jump. Two entries that differ in key or agent, or that
     reach the same inner address behind different bastions, must never use each other's connection.
     """
-    agent = next((agent.socket for agent in view.agents if agent.name == host.agent), "")
+    agent = next((agent.socket for agent in view.agents if agent.name == host.agent), "own" if host.own_agent else "")
     behind = next((jump for jump in view.entries if host.jump in jump.aliases), None)
     way = (behind.hostname, behind.port, behind.host_key_alias) if behind else ()
     parts = (view.source, view.base_dir, host.identity_files or view.identity_files, agent, host.compression, way)
@@ -292,6 +315,8 @@ def check(view: ClientView, where: str) -> List[str]:
         *_check_agents(located, view, where),
         *_check_forwards(located),
         *_check_known(located, view),
+        *_check_identities(located, view, where),
+        *_check_extras(located, view),
         *_check_sockets(view, where),
     ]
 
@@ -303,7 +328,7 @@ def _check_aliases(located: _Located) -> List[str]:
     errors: List[str] = []
     owner: Dict[str, str] = {}
     for at, host in located:
-        for alias in host.aliases:
+        for alias in host.names:
             if alias in owner:
                 errors.append(
                     f"{at}.aliases: {show(alias)} is already a name of {owner[alias]}. ssh takes the first of two, so "
@@ -339,6 +364,7 @@ def _check_jumps(located: _Located, view: ClientView) -> List[str]:
 def _check_agents(located: _Located, view: ClientView, where: str) -> List[str]:
     errors: List[str] = []
     agents = [agent.name for agent in view.agents]
+    led_through = {host.jump: host.aliases[0] for host in view.entries if host.jump}
     for index, name in enumerate(agents):
         if name in agents[:index]:
             errors.append(f"{where}.agents[{index}].name: {show(name)} is there twice.")
@@ -346,10 +372,22 @@ def _check_agents(located: _Located, view: ClientView, where: str) -> List[str]:
         if host.agent and host.agent not in agents:
             known = ", ".join(agents) or "none"
             errors.append(f"{at}.agent: {show(host.agent)} is no agent of this view. There are: {known}.")
-        elif host.agent and host.shared and not host.agent_on_shared:
+        elif (host.agent or host.own_agent) and host.shared and not host.agent_on_shared:
+            field = "agent" if host.agent else "own_agent"
             errors.append(
-                f"{at}.agent: {show(host.agent)} would be forwarded to a host that several people log in to. Whoever "
-                "is root there can sign with it while it is connected. Leave it out, or set agent_on_shared: true."
+                f"{at}.{field}: {show(host.agent or True)} would be forwarded to a host that several people log in to. "
+                "Whoever is root there can sign with it while it is connected. Leave it out, or set agent_on_shared: "
+                "true."
+            )
+        if host.agent and host.own_agent:
+            errors.append(
+                f"{at}.own_agent: one agent can be forwarded, and agent names another: leave out one of them."
+            )
+        behind = next((led_through[alias] for alias in host.aliases if host.agent and alias in led_through), "")
+        if behind:
+            errors.append(
+                f"{at}.agent: {show(host.agent)} would be forwarded to the jump of {show(behind)}. ssh gives up on a "
+                "jump whose agent is not running (measured): let the jump be an entry of its own, without an agent."
             )
     return errors
 
@@ -385,6 +423,41 @@ def _check_known(located: _Located, view: ClientView) -> List[str]:
         for at, host in located
         if host.host_key_alias and not is_known(host.host_key_alias)
     ]
+
+
+def _check_identities(located: _Located, view: ClientView, where: str) -> List[str]:
+    """A key outside of the home is nobody's, or everybody's. A kit that is used where it lies says itself where."""
+    if view.identities_outside_home or not view.base_dir.startswith("~/"):
+        return []
+    inside = ("~/", view.home.rstrip("/") + "/") if view.home else ("~/",)
+    files = [(f"{where}.identity_files[{index}]", path) for index, path in enumerate(view.identity_files)]
+    files += [(f"{at}.identity_files[{i}]", path) for at, host in located for i, path in enumerate(host.identity_files)]
+    files += [(f"{where}.agents[{index}].key_file", agent.key_file) for index, agent in enumerate(view.agents)]
+    return [
+        f'{at}: {show(path)} lies outside of the home. Write it as "~/…", or set identities_outside_home: true.'
+        for at, path in files
+        if path and not path.startswith(inside)
+    ]
+
+
+def _check_extras(located: _Located, view: ClientView) -> List[str]:
+    """Ways of working that not every entry can have."""
+    errors: List[str] = []
+    for at, host in located:
+        pattern = host in view.patterns
+        for field, given in (("tmux", host.tmux), ("mosh_ports", bool(host.mosh_ports))):
+            if pattern and given:
+                errors.append(f"{at}.{field}: a pattern has no name of its own to type. Give it to an entry of hosts.")
+        if host.mosh_ports and host.jump and not host.mosh_address:
+            errors.append(
+                f"{at}.mosh_ports: mosh needs UDP, and the way through {show(host.jump)} carries none. Say in "
+                "mosh_address where the ports are reached from outside, or leave mosh out and use tmux."
+            )
+        if host.mosh_address and not host.mosh_ports:
+            errors.append(f"{at}.mosh_address: it stands alone. Say in mosh_ports which UDP ports are open there.")
+        if host.mosh_ports and view.platform == "windows":
+            errors.append(f"{at}.mosh_ports: there is no mosh on Windows. Leave it out.")
+    return errors
 
 
 def _check_sockets(view: ClientView, where: str) -> List[str]:
@@ -466,6 +539,18 @@ def _time(value: Any, words: Tuple[str, ...], most: int, allowed: str) -> str:
         raise InvalidError("is no time", allowed)
     if not 1 <= length <= most:
         raise InvalidError("would keep it open without an end" if length == 0 else "is too long", allowed)
+    return str(value)
+
+
+def _yes_no(value: Any) -> Any:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value  # an unquoted `yes` in YAML
+
+
+def _port_range(value: Any) -> str:
+    allowed = 'two UDP ports from 1024, the lower one first, such as "60001:60010"'
+    found = re.fullmatch(r"([0-9]{4,5}):([0-9]{4,5})", value) if isinstance(value, str) else None
+    if not found or not 1024 <= int(found.group(1)) <= int(found.group(2)) <= 65535:
+        raise InvalidError("is no range of ports", allowed)
     return str(value)
 
 

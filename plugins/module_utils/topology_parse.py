@@ -35,9 +35,11 @@ CLIENT_KEYS = (
     "bastion_identity_files",
     "workspace_identity_files",
     "project_keys",
+    "identities_outside_home",
+    "tmux",
 )
 # What a managed machine may say for everybody who works there. The rest is a person's, or follows from their account.
-MACHINE_KEYS = ("openssh", "multiplexing", "bastion_identity_files", "workspace_identity_files", "project_keys")
+MACHINE_KEYS = ("openssh", "multiplexing", *CLIENT_KEYS[CLIENT_KEYS.index("bastion_identity_files") :])
 MACHINE_HOST_KEYS = ("devnode_client_people", "devnode_client")
 PROJECT_KEYS = ("name", "agent_forwarding", "git_hosts")
 WORKSPACE_KEYS = (
@@ -158,6 +160,8 @@ def _client_fields(raw: Entry) -> Client:
         bastion_identity_files=raw.each("bastion_identity_files", path),
         workspace_identity_files=raw.each("workspace_identity_files", path),
         project_keys=_mapping(raw, "project_keys", validators.name, path),
+        identities_outside_home=raw.get("identities_outside_home", validators.boolean, False),
+        tmux=raw.get("tmux", validators.boolean, False),
     )
 
 

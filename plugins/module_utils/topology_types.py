@@ -37,6 +37,8 @@ class Client:
     bastion_identity_files: Tuple[str, ...] = ()
     workspace_identity_files: Tuple[str, ...] = ()
     project_keys: Dict[str, str] = field(default_factory=dict)
+    identities_outside_home: bool = False
+    tmux: bool = False  # a further name for every workspace that attaches to tmux there
 
 
 @dataclass(frozen=True)

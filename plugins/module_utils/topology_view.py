@@ -51,7 +51,12 @@ def views(topology: Topology, machine: Optional[Machine] = None) -> Tuple[List[D
 def _at(machine: Machine, person: Person) -> Client:
     """The client of a person on a managed machine: of their own one, only what goes wherever they go."""
     own = person.client
-    return replace(machine.client, account=own.account, multiplexing=own.multiplexing or machine.client.multiplexing)
+    return replace(
+        machine.client,
+        account=own.account,
+        multiplexing=own.multiplexing or machine.client.multiplexing,
+        tmux=own.tmux or machine.client.tmux,
+    )
 
 
 def missing_hosts(topology: Topology) -> List[str]:
@@ -112,6 +117,7 @@ def _base(person: Person) -> client_view.ClientView:
         "home": client.home,
         "multiplexing": client.multiplexing,
         "identity_files": client.workspace_identity_files,
+        "identities_outside_home": client.identities_outside_home,
     }
     return client_view.ClientView.from_dict({key: value for key, value in given.items() if value}, "", [])
 
@@ -175,6 +181,7 @@ def _workspace(
         agent=workspace.project if forwarding else "",
         shared=bool(workspace.members),
         agent_on_shared=workspace.agent_forwarding_shared,
+        tmux=person.client.tmux,
         forwards=tuple(jupyter + sorted(declared, key=lambda item: item.name)),
         reason=f"workspace of {workspace.owner} on {node.name}",
     )

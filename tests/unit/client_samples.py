@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.devnode.gpu.plugins.module_utils.client_render import host_options, local_ports
+from ansible_collections.devnode.gpu.plugins.module_utils.client_render import TMUX, host_options, local_ports
 from ansible_collections.devnode.gpu.plugins.module_utils.client_view import ClientView, parse_views
 
 Effective = dict[str, list[str]]
@@ -112,6 +112,27 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "macos": {"platform": "macos"},
     "macos-9.9": {"platform": "macos", "openssh": "9.9"},
     "windows-9.5": {"platform": "windows", "openssh": "9.5"},
+    "ways": {
+        "openssh": "9.2",
+        "patterns": [],
+        "jumps": [{**VIEW["jumps"][0], "identity_files": []}],
+        "hosts": [
+            {
+                **VIEW["hosts"][0],
+                "jump": "office",
+                "tmux": True,
+                "mosh_ports": "60001:60010",
+                "mosh_address": "192.0.2.7",
+            },
+            {**VIEW["hosts"][1], "jump": "office", "own_agent": True, "request_tty": "yes", "compression": True},
+            {
+                **VIEW["hosts"][3],
+                "jump": "office",
+                "identity_files": ["~/.ssh/id_ed25519_corpus"],
+                "multiplexing": "ci",
+            },
+        ],
+    },
     "in-place": {
         "base_dir": "/srv/kit/ada",
         "control_dir": "/run/devnode-1000",
@@ -168,8 +189,10 @@ def home() -> str:
 
 def compare(view: ClientView, alias: str, found: Effective, home: str) -> None:
     """What ssh -G printed against what we mean for this alias."""
-    host = next(host for host in view.entries if alias in host.aliases)
+    host = next(host for host in view.entries if alias in host.names)
     options = host_options(host, view, local_ports(view))
+    if host.tmux and alias == host.tmux_alias:
+        options.update(TMUX)
     for name, values in options.items():
         if name in ("KexAlgorithms", "Ciphers"):
             assert found[name.lower()][0].startswith(values[0].lstrip("^")), (alias, name)
@@ -184,6 +207,8 @@ def normal(name: str, value: str, home: str) -> str:
     """A value as ssh -G prints it."""
     if name in ("ControlPath", "ForwardAgent", "UserKnownHostsFile"):
         value = re.sub("^~", home, value)
+    if name == "RequestTTY":
+        value = {"yes": "true", "no": "false"}.get(value, value)
     if name in ("StrictHostKeyChecking", "UpdateHostKeys", "ControlMaster", "AddKeysToAgent"):
         value = {"yes": "true", "no": "false", "4h": "14400"}.get(value, value)
     if name == "LocalForward":

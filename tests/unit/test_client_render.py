@@ -14,6 +14,7 @@ import client_samples as samples
 import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils.client_render import (
     NAMES_PER_BLOCK,
+    TMUX,
     config,
     host_options,
     installed,
@@ -37,7 +38,7 @@ KEYWORDS = {
     "IdentitiesOnly": (3, 9), "PreferredAuthentications": (2, 0), "AddKeysToAgent": (7, 2), "ForwardAgent": (2, 0),
     "ControlMaster": (3, 9), "ControlPath": (3, 9), "ControlPersist": (5, 6), "ServerAliveInterval": (3, 8),
     "ServerAliveCountMax": (3, 8), "ConnectTimeout": (3, 7), "KexAlgorithms": (5, 7), "Ciphers": (2, 0),
-    "LocalForward": (2, 0),
+    "LocalForward": (2, 0), "RequestTTY": (5, 9), "RemoteCommand": (7, 6),
 }  # fmt: skip
 
 
@@ -65,7 +66,7 @@ def test_ssh_reads_what_we_mean(name: str, tmp_path: Path) -> None:
     # What a person may have below our Include must not show through.
     path.write_text(config(view) + HOSTILE)
     for host in view.jumps + view.hosts:
-        for alias in host.aliases:
+        for alias in host.names:
             samples.compare(view, alias, samples.effective(path, alias), samples.home())
 
 
@@ -260,6 +261,9 @@ host_values = st.fixed_dictionaries(
         "multiplexing": st.sampled_from(["interactive", "ci", "high_security", "no", "90", "1h"]),
         "agent": st.just("corpus"),
         "compression": st.booleans(),
+        "own_agent": st.booleans(),
+        "request_tty": st.sampled_from(["yes", "no", "force"]),
+        "tmux": st.booleans(),
         "jump": st.sampled_from(["", "bastion", "office"]),
         "forwards": st.lists(
             st.fixed_dictionaries({"name": st.just("web"), "port": st.integers(1, 65535)}), max_size=1
@@ -273,9 +277,14 @@ host_values = st.fixed_dictionaries(
 def test_sharing_options_changes_nothing_for_any_host(hosts: list[dict[str, Any]], platform: str) -> None:
     """Whatever moves into common blocks, each alias ends up with its own options: read as ssh reads them."""
     named = [{**host, "aliases": [f"host-{index}"]} for index, host in enumerate(hosts)]
-    view = samples.view(hosts=named, patterns=[], platform=platform)
+    for host in named:
+        host["own_agent"] = host.get("own_agent", False) and "agent" not in host
+    view = samples.view(hosts=named, patterns=[], platform=platform, identities_outside_home=True)
     for host in view.entries:
-        assert resolve(config(view), host.aliases[0]) == host_options(host, view, local_ports(view))
+        meant = host_options(host, view, local_ports(view))
+        assert resolve(config(view), host.aliases[0]) == meant
+        if host.tmux:
+            assert resolve(config(view), host.tmux_alias) == {**meant, **TMUX}
     assert resolve(config(view), "github.com") == {}
 
 

@@ -79,6 +79,38 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "hosts[0].agent",
         "several people log in",
     ),
+    (
+        small(
+            hosts=[{**NLP, "agent": "corpus"}, {**NLP, "aliases": ["far"], "jump": "nlp"}],
+            agents=samples.raw()["agents"],
+        ),
+        "hosts[0].agent",
+        'the jump of "far"',
+    ),
+    (host(own_agent=True, shared=True), "hosts[0].own_agent", "several people log in"),
+    (
+        {**host(own_agent=True, agent="corpus"), "agents": samples.raw()["agents"]},
+        "hosts[0].own_agent",
+        "leave out one",
+    ),
+    (host(identity_files=["/srv/keys/id"]), "hosts[0].identity_files[0]", "outside of the home"),
+    (small(identity_files=["/root/id"], home="/home/ada"), "identity_files[0]", "outside of the home"),
+    (host(mosh_ports="60001:60010"), "hosts[0].mosh_ports", 'the way through "bastion" carries none'),
+    (host(mosh_ports="60010:60001", mosh_address="192.0.2.1"), "hosts[0].mosh_ports", "no range of ports"),
+    (host(mosh_ports="1:60001", mosh_address="192.0.2.1"), "hosts[0].mosh_ports", "no range of ports"),
+    (host(mosh_address="192.0.2.1"), "hosts[0].mosh_address", "stands alone"),
+    (
+        {**host(mosh_ports="60001:60010", mosh_address="192.0.2.1"), "platform": "windows"},
+        "hosts[0].mosh_ports",
+        "no mosh on Windows",
+    ),
+    (small(patterns=[{**NLP, "aliases": ["gpu-*"], "tmux": True}]), "patterns[0].tmux", "no name of its own"),
+    (
+        small(hosts=[{**NLP, "tmux": True}, {**NLP, "aliases": ["nlp-tmux"]}]),
+        "hosts[1].aliases",
+        '"nlp-tmux" is already',
+    ),
+    (host(request_tty="maybe"), "hosts[0].request_tty", "no, yes, force, auto"),
     (host(host_key_alias="unknown-one"), "hosts[0].host_key_alias", "no key for"),
     (host(hots="x"), "hosts[0]", '"hots" is no field'),
     (host(forwards=[{"name": "a", "port": 1}, {"name": "a", "port": 2}]), "forwards[1].name", "is there twice"),
@@ -107,6 +139,20 @@ def test_refused_with_place_and_reason(view: dict[str, Any], where: str, why: st
     errors = samples.errors_of(view)
     assert any(where in error and why in error for error in errors), errors
     assert all(error.startswith("ssh_client_config_views[0]") for error in errors)
+
+
+def test_ways_of_working_that_are_fine() -> None:
+    for good in (
+        host(mosh_ports="60001:60010", mosh_address="192.0.2.1"),
+        small(hosts=[{**NLP, "jump": "", "mosh_ports": "60001:60001"}]),
+        host(tmux=True, request_tty=True),
+        host(own_agent=True),
+        host(own_agent=True, shared=True, agent_on_shared=True),
+        {**host(identity_files=["/srv/keys/id"]), "identities_outside_home": True},
+        {**host(identity_files=["/home/ada/keys/id"]), "home": "/home/ada"},
+        {**host(identity_files=["/srv/keys/id"]), "base_dir": "/srv/kit"},
+    ):
+        assert samples.errors_of(good) == []
 
 
 def test_all_errors_are_reported_together() -> None:

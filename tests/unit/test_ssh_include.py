@@ -293,7 +293,7 @@ def test_the_tool_runs_a_projects_agent(tmp_path: Path) -> None:
     secret, socket = tmp_path / "project", tmp_path / "a"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(secret)], check=True)
     agent = {**samples.raw()["agents"][0], "socket": str(socket), "key_file": str(secret)}
-    for found in kit(samples.view(agents=[agent])):
+    for found in kit(samples.view(agents=[agent], identities_outside_home=True)):
         (directory / found.name).write_text((ASSETS / found.asset).read_text() if found.asset else found.content)
     try:
         done = tool(directory, "agent", "corpus")

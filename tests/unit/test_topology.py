@@ -144,14 +144,18 @@ def test_a_managed_machine_says_what_holds_for_everybody_there():
         "multiplexing": "ci",
         "bastion_identity_files": ["~/.ssh/door"],
         "workspace_identity_files": ["~/.ssh/work"],
-        "project_keys": {"corpus": "~/.ssh/corpus"},
+        "project_keys": {"corpus": "/srv/keys/corpus"},
+        "identities_outside_home": True,
+        "tmux": True,
     }
     (ada, grace, olga), _laptops = _at_desk({"devnode_client": given})
     for view in (ada, grace, olga):
         assert (view["openssh"], view["identity_files"]) == ("9.2", ["~/.ssh/work"])
         assert view["jumps"][0]["identity_files"] == ["~/.ssh/door"]
     assert (ada["multiplexing"], grace["multiplexing"]) == ("high_security", "ci")  # a machine loosens nobody's choice
-    assert ada["agents"][0]["key_file"] == "~/.ssh/corpus"
+    assert ada["agents"][0]["key_file"] == "/srv/keys/corpus"
+    assert ada["identities_outside_home"]
+    assert [host["tmux"] for host in ada["hosts"]] == [True] * len(ada["hosts"])
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ install_kit() {
     mkdir -p -m 0700 -- "$HOME/.ssh" "$directory"
     if [ -n "$sockets" ]; then mkdir -p -m 0700 -- "$HOME/${sockets#??}"; fi
     if [ "$kit" != "$directory" ]; then
-        for file in config known_hosts README.md devnode-ssh agents install.sh; do
+        for file in config known_hosts README.md devnode-ssh agents mosh install.sh; do
             if [ -e "$kit/$file" ]; then
                 cp -- "$kit/$file" "$directory/$file.new"
                 mv -f -- "$directory/$file.new" "$directory/$file"
@@ -99,8 +99,12 @@ install_kit() {
 
 remove_kit() {
     remove_include
-    if [ -x "$directory/devnode-ssh" ]; then "$directory/devnode-ssh" close --all || :; fi
-    for file in config known_hosts README.md devnode-ssh agents install.sh config.backup; do rm -f -- "$directory/$file"; done
+    if [ -x "$directory/devnode-ssh" ]; then
+        if [ -e "$HOME/.config/systemd/user/devnode-prewarm.service" ] ||
+            [ -e "$HOME/Library/LaunchAgents/devnode.prewarm.plist" ]; then "$directory/devnode-ssh" prewarm off || :; fi
+        "$directory/devnode-ssh" close --all || :
+    fi
+    for file in config known_hosts README.md devnode-ssh agents mosh install.sh config.backup; do rm -f -- "$directory/$file"; done
     rmdir -- "$directory" 2>/dev/null || echo "$directory is kept: there is something in it that is not the kit's"
     if [ -n "$sockets" ]; then rmdir -- "$HOME/${sockets#??}" 2>/dev/null || :; fi
     echo "Taken away. Your keys and the rest of ~/.ssh are as they were."

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The bench measures what it says: its line is as long as asked, its numbers follow from the times."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from bench import chart, latency, measure  # noqa: E402
+
+
+def echo(server: socket.socket) -> None:
+    """Greet at once, as sshd does, then give back what comes."""
+    peer, _ = server.accept()
+    with peer:
+        peer.sendall(b"hello")
+        while data := peer.recv(65536):
+            peer.sendall(data)
+
+
+@pytest.mark.parametrize("rtt", [0, 40])
+def test_the_relay_is_as_long_as_asked_and_keeps_every_byte(rtt: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=echo, args=(server,), daemon=True).start()
+        argv = [sys.executable, str(ROOT / "bench/relay.py"), str(rtt), "127.0.0.1", str(server.getsockname()[1])]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as relay:
+            assert relay.stdout is not None
+            sent = bytes(range(256)) * 4000
+            with socket.create_connection(("127.0.0.1", int(relay.stdout.readline()))) as peer:
+                started = time.monotonic()
+                assert peer.recv(5) == b"hello"
+                # One round trip for the handshake, one for its last part and the answer to it.
+                assert time.monotonic() - started >= 2 * rtt / 1000
+                started = time.monotonic()
+                threading.Thread(target=lambda: (peer.sendall(sent), peer.shutdown(socket.SHUT_WR))).start()
+                got = b""
+                while len(got) < len(sent):
+                    got += peer.recv(65536)
+                assert time.monotonic() - started >= rtt / 1000
+                assert got == sent
+                assert peer.recv(1) == b""
+            relay.terminate()
+
+
+def medians(trips: float, local: float) -> dict[str, float]:
+    return {str(rtt): trips * rtt + local for rtt in latency.RTTS}
+
+
+RESULT = {
+    "rounds": 15,
+    "openssh": "9.2",
+    "rtt_ms": list(latency.RTTS),
+    "median_ms": {case: medians(2, 8) if case.endswith("warm") else medians(16, 320) for case in latency.CASES},
+}
+
+
+def test_round_trips_and_ratios_follow_from_the_times() -> None:
+    points = [(float(rtt), found) for rtt, found in RESULT["median_ms"][latency.COLD].items()]  # type: ignore[index]
+    assert measure.slope(points) == 16.0
+    ratios = latency.ratios(RESULT["median_ms"])  # type: ignore[arg-type]
+    assert ratios["0"] == {"ratio": 40.0, "ceiling": 40.0}
+    assert ratios["150"]["ratio"] == ratios["150"]["ceiling"] == 8.8
+
+
+def test_the_chart_is_a_picture_with_a_bar_for_each_number() -> None:
+    result = {**RESULT, "ratio": latency.ratios(RESULT["median_ms"])}  # type: ignore[arg-type]
+    root = ET.fromstring(chart.svg(result))  # noqa: S314  our own text
+    bars = [part for part in root.iter("{http://www.w3.org/2000/svg}rect") if part.get("height") == str(chart.BAR)]
+    assert len(bars) == len(chart.BARS) * len(latency.RTTS)
+    width = float(root.get("width", 0))
+    assert all(float(bar.get("x", 0)) + float(bar.get("width", 0)) < width - 60 for bar in bars)
+    words = " ".join(part.text or "" for part in root.iter("{http://www.w3.org/2000/svg}text"))
+    assert "40x faster" in words
+    assert "RTT 150 ms" in words
