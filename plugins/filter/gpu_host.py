@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters of the roles docker_engine and nvidia_container_toolkit; documented in the .yml files beside this one."""
+"""Filters of the roles for GPU hosts; documented in the .yml files beside this one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.devnode.gpu.plugins.module_utils import driver_plan
 from ansible_collections.devnode.gpu.plugins.module_utils.engine_inputs import engine_plan, toolkit_plan
 
 
@@ -17,6 +18,11 @@ def docker_engine_plan(inputs: Mapping[str, Any], distribution: str = "", major:
 
 def nvidia_container_toolkit_plan(inputs: Mapping[str, Any]) -> dict[str, Any]:
     return toolkit_plan(_mapping(inputs, "nvidia_container_toolkit_plan"))
+
+
+def nvidia_driver_plan(inputs: Mapping[str, Any], host: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    names = "nvidia_driver_plan"
+    return driver_plan.plan(_mapping(inputs, names), _mapping(host, names), _mapping(found, names))
 
 
 def _mapping(value: Any, name: str) -> Mapping[str, Any]:
@@ -29,5 +35,6 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "docker_engine_plan": docker_engine_plan,
+            "nvidia_driver_plan": nvidia_driver_plan,
             "nvidia_container_toolkit_plan": nvidia_container_toolkit_plan,
         }

@@ -7,7 +7,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Set
 
 NAME = re.compile(r"[a-z0-9][a-z0-9.+-]+(:[a-z0-9-]+)?")
 VERSION = re.compile(r"[0-9A-Za-z.+:~*?-]+")
@@ -89,3 +89,13 @@ def missing(todo: Sequence[Wanted], known: Dict[str, List[str]]) -> List[str]:
             instead = f"they have {', '.join(have[:5])}" if have else "they have no version of it"
             out.append(f"{one.name}{' ' + one.version if one.version else ''} is not in the package lists: {instead}")
     return out
+
+
+def upstream(version: str) -> str:
+    """580.95.05 of 5:580.95.05-1ubuntu1."""
+    return version.split(":", 1)[-1].rsplit("-", 1)[0]
+
+
+def parts_to_hold(version: str, installed: Dict[str, Installed]) -> Set[str]:
+    """Those of the same upstream version that are not held yet."""
+    return {name for name, one in installed.items() if upstream(one.version) == upstream(version) and not one.held}

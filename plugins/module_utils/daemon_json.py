@@ -471,3 +471,21 @@ def overlaps(
                 if ours.version == theirs.version and ours.overlaps(theirs):
                     found.append(f"{key} ({ours}) overlaps {what}")
     return found
+
+
+# Limits ---------------------------------------------------------------------------------------------------------------
+
+
+def limit_troubles(document: Mapping[str, Any], ceilings: Mapping[str, int]) -> List[str]:
+    """Default limits that this machine cannot give, so that no container would start. ceilings: the most, by name."""
+    out = []
+    for name, limit in sorted((document.get("default-ulimits") or {}).items()):
+        most = ceilings.get(name)
+        asked = limit.get("Hard") if isinstance(limit, dict) else None
+        if most is None or not isinstance(asked, int) or 0 <= asked <= most:
+            continue
+        shown = "unlimited" if asked == -1 else asked
+        out.append(
+            f"default-ulimits.{name}: the hard limit asked for is {shown}, and the most this machine gives is {most}"
+        )
+    return out

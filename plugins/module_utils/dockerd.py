@@ -203,3 +203,44 @@ def connection_peer() -> Optional[str]:
         if pid <= 1:
             return None
     return None
+
+
+LIMIT_LINES = {
+    "core": "Max core file size",
+    "memlock": "Max locked memory",
+    "nofile": "Max open files",
+    "nproc": "Max processes",
+    "stack": "Max stack size",
+}
+CAP_SYS_RESOURCE = 24
+
+
+def limit_ceilings(limits: str, status: str, nr_open: str) -> Dict[str, int]:
+    """The highest hard limits that a container can get; names without one are left out.
+
+    From the texts of /proc/1/limits, /proc/1/status and /proc/sys/fs/nr_open. Who may raise limits is bound by
+    nothing but
+    nr_open; where PID 1 may not (inside another container), its own hard limits are the most.
+    """
+    out: Dict[str, int] = {}
+    if nr_open.strip().isdigit():
+        out["nofile"] = int(nr_open)
+    bounding = re.search(r"^CapBnd:\s*([0-9a-f]+)", status, re.MULTILINE)
+    if not bounding or int(bounding.group(1), 16) >> CAP_SYS_RESOURCE & 1:
+        return out
+    for name, title in LIMIT_LINES.items():
+        found = re.search(rf"^{title}\s+\S+\s+(\d+)\s", limits, re.MULTILINE)
+        if found:
+            out[name] = min(int(found.group(1)), out.get(name, int(found.group(1))))
+    return out
+
+
+def read_limit_ceilings() -> Dict[str, int]:
+    texts = []
+    for path in ("/proc/1/limits", "/proc/1/status", "/proc/sys/fs/nr_open"):
+        try:
+            with open(path, encoding="utf-8") as file:
+                texts.append(file.read())
+        except OSError:
+            texts.append("")
+    return limit_ceilings(*texts)

@@ -90,7 +90,7 @@ def _engine_errors(inputs: Mapping[str, Any]) -> List[str]:
         out += _version_errors("docker_engine_version", inputs["version"])
         if inputs["containerd_version"]:
             out += _version_errors("docker_engine_containerd_version", inputs["containerd_version"])
-        out += _fingerprint_errors("docker_engine_repository_fingerprints", inputs["fingerprints"])
+        out += fingerprint_errors("docker_engine_repository_fingerprints", inputs["fingerprints"])
     for name, one in inputs["default_ulimits"].items():
         where = f"docker_engine_default_ulimits.{name}"
         if not ULIMIT.fullmatch(str(name)) or not isinstance(one, Mapping) or set(one) != {"soft", "hard"}:
@@ -160,7 +160,7 @@ def _version_errors(where: str, value: Any) -> List[str]:
     ]
 
 
-def _fingerprint_errors(where: str, values: Sequence[str]) -> List[str]:
+def fingerprint_errors(where: str, values: Sequence[str]) -> List[str]:
     out = [] if values else [f"{where}: is empty. Without a fingerprint anybody's key would do."]
     for index, value in enumerate(values):
         try:
@@ -216,7 +216,7 @@ def _toolkit_errors(inputs: Mapping[str, Any]) -> List[str]:
                     f"nvidia_container_toolkit_files[{index}].sha256: is not a SHA-256 checksum (64 hex digits)."
                 )
     else:
-        out += _fingerprint_errors("nvidia_container_toolkit_repository_fingerprints", inputs["fingerprints"])
+        out += fingerprint_errors("nvidia_container_toolkit_repository_fingerprints", inputs["fingerprints"])
     for index, value in enumerate(inputs["devices"]):
         if not CDI_NAME.fullmatch(str(value)):
             out.append(

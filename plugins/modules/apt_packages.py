@@ -50,6 +50,22 @@ options:
     description: Hold them, so that neither C(apt upgrade) nor unattended-upgrades moves them.
     type: bool
     default: false
+  hold_parts:
+    description:
+      - Patterns for package names (V(libnvidia-*)). Installed packages that fit and have the same upstream version
+        as the first of
+        O(names) are held, too.
+    type: list
+    elements: str
+    default: []
+  instead_of:
+    description:
+      - Patterns for the names of packages that O(names) take the place of. Those that are installed, and not in
+        O(names), are
+        purged first, as long as no other package needs them.
+    type: list
+    elements: str
+    default: []
   services:
     description: V(leave) keeps maintainer scripts from starting or restarting services.
     type: str
@@ -79,6 +95,11 @@ installed:
   type: dict
   returned: always
   sample: {docker.io: 26.1.5+dfsg1-9+b9}
+removed:
+  description: What was purged because of O(instead_of).
+  type: list
+  elements: str
+  returned: always
 held:
   description: What was put on hold now.
   type: list
@@ -94,7 +115,7 @@ import contextlib
 import hashlib
 import os
 import time
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Set
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.devnode.gpu.plugins.module_utils import apt_packages as ap
@@ -116,21 +137,29 @@ class Task:
         wanted = self._from_files() if self.params["files"] else ap.parse_wanted(self.params["names"])
         before = self._status(wanted)
         todo = ap.to_install(wanted, before)
-        result: Dict[str, Any] = {"installed": {}, "held": [], "repaired": False}
+        result: Dict[str, Any] = {"installed": {}, "held": [], "removed": [], "repaired": False}
         if todo:
             result["repaired"] = self._repair()
+        if self.params["instead_of"]:
+            result["removed"] = self._remove_others(wanted)
+        if todo:
             result["installed"] = self._install(todo)
         coming = {one.name for one in todo}
         result["held"] = sorted(
-            one.name
-            for one in wanted
-            if self.params["hold"] and (one.name in coming or (one.name in before and not before[one.name].held))
+            {
+                one.name
+                for one in wanted
+                if self.params["hold"] and (one.name in coming or (one.name in before and not before[one.name].held))
+            }
+            | self._parts_to_hold(wanted)
         )
         if result["held"] and not self.module.check_mode:
             self._command(["apt-mark", "hold", *result["held"]])
-        result["changed"] = bool(todo or result["held"])
+        result["changed"] = bool(todo or result["held"] or result["removed"])
+        gone = "".join(f"{name}\n" for name in result["removed"])
         result["diff"] = {
-            "before": self._lines({one.name: before[one.name].version for one in todo if one.name in before}, []),
+            "before": self._lines({one.name: before[one.name].version for one in todo if one.name in before}, [])
+            + gone,
             "after": self._lines(result["installed"], result["held"]),
         }
         return result
@@ -150,6 +179,22 @@ class Task:
         form = "${Package}\t${db:Status-Abbrev}\t${Version}\n"
         argv = ["dpkg-query", "--show", "--showformat", form, *[one.name for one in wanted]]
         return ap.parse_status(self.module.run_command(argv)[1])
+
+    def _remove_others(self, wanted: List[ap.Wanted]) -> List[str]:
+        names = {one.name for one in wanted}
+        found = self._status([ap.Wanted(pattern) for pattern in self.params["instead_of"]])
+        others = sorted(set(found) - names)
+        if others and not self.module.check_mode:
+            self._command(["dpkg", "--purge", *others], f"Removing {' '.join(others)}")
+        return others
+
+    def _parts_to_hold(self, wanted: List[ap.Wanted]) -> Set[str]:
+        """In check mode, of what is installed already."""
+        if not self.params["hold_parts"]:
+            return set()
+        main = self._status(wanted[:1]).get(wanted[0].name)
+        parts = self._status([ap.Wanted(pattern) for pattern in self.params["hold_parts"]])
+        return ap.parts_to_hold(main.version, parts) if main else set()
 
     def _from_files(self) -> List[ap.Wanted]:
         out, errors = [], []
@@ -282,6 +327,8 @@ def main() -> None:
                 },
             },
             "hold": {"type": "bool", "default": False},
+            "hold_parts": {"type": "list", "elements": "str", "default": []},
+            "instead_of": {"type": "list", "elements": "str", "default": []},
             "services": {"type": "str", "choices": ["start", "leave"], "default": "start"},
             "refresh": {"type": "bool", "default": False},
             "recommends": {"type": "bool", "default": False},

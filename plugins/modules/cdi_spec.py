@@ -61,6 +61,11 @@ devices:
   type: list
   elements: str
   returned: always
+pending:
+  description: Why it could not be looked at now.
+  type: list
+  elements: str
+  returned: always
 refreshed:
   description: Why the specification was written again (in check mode, would be); empty if it was not.
   type: list
@@ -73,13 +78,14 @@ import os
 from typing import Dict, List, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.devnode.gpu.plugins.module_utils import cdi, dockerd
+from ansible_collections.devnode.gpu.plugins.module_utils import cdi, dockerd, gpu_probe
 
 
 class Host:
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
         self.ctk = dockerd.find("nvidia-ctk")
+        self.pending = ""
 
     def gpus(self) -> List[cdi.Gpu]:
         smi = dockerd.find("nvidia-smi")
@@ -88,6 +94,11 @@ class Host:
         code, out, err = self.module.run_command([smi, "-L"])
         if code != 0:
             if "No devices were found" in out + err:
+                return []
+            if gpu_probe.trouble(code, out, err).kind == "mismatch":
+                # Only a restart helps, and the specification is right again after it. What runs goes on; so does
+                # this run.
+                self.pending = "the driver was exchanged, and the host has to restart before its GPUs can be looked at"
                 return []
             self.module.fail_json(
                 msg=f"nvidia-smi -L does not work on this host: {(err or out).strip()}\nWithout it nobody can tell "
@@ -145,6 +156,11 @@ def main() -> None:
     host = Host(module)
     wanted = module.params["devices"]
     gpus = host.gpus()
+    if host.pending:
+        module.warn(f"CDI specification: {host.pending}.")
+        module.exit_json(
+            changed=False, gpus=[], devices=[], refreshed=[], pending=[f"CDI specification: {host.pending}"]
+        )
     shown = [{"index": gpu.index, "uuid": gpu.uuid, "name": gpu.name} for gpu in gpus]
     devices, troubles = host.look(gpus, wanted)
     result = {
@@ -152,6 +168,7 @@ def main() -> None:
         "gpus": shown,
         "devices": devices,
         "refreshed": troubles,
+        "pending": [],
         "diff": [{"prepared": "".join(f"{one}\n" for one in troubles)}] if troubles else [],
     }
     if not troubles or module.check_mode:

@@ -356,6 +356,7 @@ class Task:
         outcome = dj.merge(current, ownership, self.params["owner"], wanted)
         differs = dj.changed_keys(current, outcome.document) != []
         self._refuse_clashes(outcome.document)
+        self._refuse_limits(wanted)
         if differs or self.engine.unit.active is False:
             self._refuse_overlaps(outcome.document, current)
         text = dj.render(outcome.document, self.text) if differs else self.text
@@ -455,6 +456,17 @@ class Task:
                 f"{pairs}: given both in {self.path} and as a flag of {self.engine.unit.name}, and dockerd refuses to "
                 "start with both. Nothing was changed. Take the flag out of the unit "
                 f"({self.engine.unit.files}), or do not set the key."
+            )
+
+    @staticmethod
+    def _refuse_limits(settings: Mapping[str, Any]) -> None:
+        found = dj.limit_troubles(settings, dockerd.read_limit_ceilings())
+        if found:
+            raise dj.DaemonJsonError(
+                "\n".join(found)
+                + "\nEvery container without limits of its own would fail to start. Nothing was "
+                "changed. Ask for at most "
+                "that (docker_engine_default_ulimits), or have whoever runs this machine raise its limit."
             )
 
     def _refuse_overlaps(self, document: Mapping[str, Any], current: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils import daemon_json as dj
+from ansible_collections.devnode.gpu.plugins.module_utils import dockerd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -281,3 +282,32 @@ def test_address_pools_are_compared_with_routes_and_with_where_we_come_from() ->
 def test_a_pool_that_is_no_network_is_named() -> None:
     with pytest.raises(dj.DaemonJsonError, match=r'bip: "172\.300\.0\.1/24" is not a network'):
         dj.own_networks({"bip": "172.300.0.1/24"})
+
+
+LIMITS = """Limit                     Soft Limit           Hard Limit           Units
+Max locked memory         8388608              8388608              bytes
+Max open files            1024                 20000                files
+Max processes             unlimited            unlimited            processes
+"""
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "ceilings"),
+    [
+        ("000001ffffffffff", {"nofile": 1048576}),
+        ("00000004e8ac77ff", {"nofile": 20000, "memlock": 8388608}),
+    ],
+)
+def test_the_most_a_machine_gives(capabilities: str, ceilings: dict[str, int]) -> None:
+    assert dockerd.limit_ceilings(LIMITS, f"Name:\tsystemd\nCapBnd:\t{capabilities}\n", "1048576\n") == ceilings
+
+
+def test_limits_above_that_are_named_with_both_numbers() -> None:
+    def troubles(hard: int) -> list[str]:
+        limits = {"nofile": {"Name": "nofile", "Soft": 1024, "Hard": hard}, "stack": {"Hard": -1}}
+        return dj.limit_troubles({"default-ulimits": limits}, {"nofile": 20000})
+
+    assert troubles(20000) == []
+    assert "524288" in troubles(524288)[0]
+    assert "20000" in troubles(524288)[0]
+    assert "unlimited" in troubles(-1)[0]
