@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The commands in the documentation. A comment above each block says what becomes of it:
 
-    <!-- run: NAME -->         a test runs it as it stands
-    <!-- values: NAME -->      values of the reader's own; the test of that name sets its own instead
-    <!-- not run: REASON -->   and why
+<!-- run: NAME -->         a test runs it as it stands
+<!-- values: NAME -->      values of the reader's own; the test of that name sets its own instead
+<!-- not run: REASON -->   and why
 """
 
 from __future__ import annotations

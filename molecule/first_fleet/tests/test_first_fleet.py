@@ -35,7 +35,7 @@ class Adopter:
         self.work.mkdir()
         self.values: dict[str, str] = {}
 
-    def run(self, script: str, timeout: float = 420) -> Done:
+    def run(self, script: str, timeout: float = 900) -> Done:
         tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         # Nothing but the home's collections: not this checkout, and not what the venv's `ansible` package brings.
         plain = {"HOME": str(self.home), "PATH": tools, "LANG": "C.UTF-8", "ANSIBLE_COLLECTIONS_SCAN_SYS_PATH": "0"}
@@ -69,15 +69,18 @@ def adopter() -> Iterator[Adopter]:
 
 
 def _dependencies(one: Adopter) -> None:
-    """The declared ones, as Galaxy would bring them; no Galaxy here, so from the venv's `ansible` package."""
+    """The declared ones and theirs, as Galaxy would bring them; no Galaxy here, so from the venv's `ansible` package."""
     import ansible_collections
 
-    declared = yaml.safe_load((ROOT / "galaxy.yml").read_text())["dependencies"]
-    for name in declared:
-        namespace, _, collection = name.partition(".")
-        source = next(Path(p) / namespace / collection for p in ansible_collections.__path__ if "site-packages" in p)
-        (one.collections / namespace).mkdir(parents=True, exist_ok=True)
-        (one.collections / namespace / collection).symlink_to(source)
+    bundled = next(Path(place) for place in ansible_collections.__path__ if "site-packages" in place)
+    open_ones = list(yaml.safe_load((ROOT / "galaxy.yml").read_text())["dependencies"])
+    while open_ones:
+        place = Path(*open_ones.pop().split("."))
+        if not (one.collections / place).exists():
+            (one.collections / place).parent.mkdir(parents=True, exist_ok=True)
+            (one.collections / place).symlink_to(bundled / place)
+            manifest = json.loads((bundled / place / "MANIFEST.json").read_text())
+            open_ones += manifest["collection_info"]["dependencies"]
 
 
 def _values() -> dict[str, str]:
