@@ -69,7 +69,7 @@ def adopter() -> Iterator[Adopter]:
 
 
 def _dependencies(one: Adopter) -> None:
-    """The declared ones and theirs, as Galaxy would bring them; no Galaxy here, so from the venv's `ansible` package."""
+    """The declared ones and theirs, as Galaxy would bring them; here from the venv's `ansible` package."""
     import ansible_collections
 
     bundled = next(Path(place) for place in ansible_collections.__path__ if "site-packages" in place)
