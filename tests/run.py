@@ -65,6 +65,10 @@ def lint_steps() -> list[Step]:
     ]
 
 
+def sanity_steps() -> list[Step]:
+    return [Step("sanity", (sys.executable, "tests/sanity.py"))]
+
+
 def unit_steps() -> list[Step]:
     return [Step("unit", (sys.executable, "-m", "pytest", "tests/unit"), junit=True)]
 
@@ -168,7 +172,7 @@ def write_report(minutes: float, closing: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["gate", "full", "lint", "unit", "molecule"])
+    parser.add_argument("what", choices=["gate", "full", "lint", "sanity", "unit", "molecule"])
     parser.add_argument("scenario", nargs="*")
     args = parser.parse_args()
     unknown = set(args.scenario) - set(scenario_names())
@@ -181,6 +185,8 @@ def main() -> int:
     total = Count()
     if args.what in ("gate", "full", "lint"):
         total.add(run_all(lint_steps(), jobs=2))
+    if args.what in ("gate", "full", "sanity"):
+        total.add(run_all(sanity_steps()))
     if args.what in ("gate", "full", "unit"):
         total.add(run_all(unit_steps()))
     if args.what in ("gate", "full", "molecule"):
