@@ -25,6 +25,8 @@ PLUGINS = ".collections/ansible_collections/devnode/gpu/plugins"
 REPORT = ROOT / "tests" / "reports" / "full.md"
 # Read by the scenarios (every test on every OS) and by tests/unit/conftest.py (new examples each time).
 FULL = {"DEVNODE_TESTS": "full", "HYPOTHESIS_PROFILE": "full"}
+GITHUB = ("docs/ci/github-fleet.yml", ".github/workflows/test.yml")
+GITLAB = "docs/ci/gitlab-fleet.yml"
 TAIL_LINES = 60
 # The whole lab last: it is the dearest, and the role scenarios say more precisely what broke.
 LAST_SCENARIO = "site"
@@ -60,6 +62,8 @@ def lint_steps() -> list[Step]:
         Step("mypy", ("mypy", PLUGINS)),
         Step("mypy-tests", ("mypy", "tests/run.py", "tests/lab")),
         Step("ansible-lint", ("ansible-lint", "-c", ".config/ansible-lint.yml", "--offline")),
+        Step("github", ("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *GITHUB)),
+        Step("gitlab", ("check-jsonschema", "--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci", GITLAB)),
         Step("syntax", ("ansible-playbook", "--syntax-check", "-i", "inventory/example", "site.yml")),
         Step("inventory", ("ansible-inventory", "-i", "inventory/example", "--list")),
     ]
