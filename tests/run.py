@@ -63,7 +63,10 @@ def lint_steps() -> list[Step]:
         Step("mypy-tests", ("mypy", "tests/run.py", "tests/lab")),
         Step("ansible-lint", ("ansible-lint", "-c", ".config/ansible-lint.yml", "--offline")),
         Step("github", ("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *GITHUB)),
-        Step("gitlab", ("check-jsonschema", "--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci", GITLAB)),
+        Step(
+            "gitlab",
+            ("check-jsonschema", "--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci", GITLAB),
+        ),
         Step("syntax", ("ansible-playbook", "--syntax-check", "-i", "inventory/example", "site.yml")),
         Step("inventory", ("ansible-inventory", "-i", "inventory/example", "--list")),
     ]

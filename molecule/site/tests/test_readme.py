@@ -12,6 +12,7 @@ from lab_site import LAB, ROOT, ssh
 pytestmark = pytest.mark.usefixtures("lab")
 
 [BLOCK] = to_run(ROOT / "README.md", "engineer")
+[CHINESE] = to_run(ROOT / "README.zh-CN.md", "engineer-zh")
 *MEANT, REFUSED = BLOCK.text.strip().splitlines()
 
 
@@ -29,6 +30,10 @@ def test_the_readmes_commands_work_as_printed() -> None:
         done = _typed(line)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
     assert ssh("gpu-01", "rm -rf demo && rm README.md").returncode == 0
+
+
+def test_the_chinese_readme_says_nothing_else() -> None:
+    assert set(CHINESE.text.splitlines()) <= set(BLOCK.text.splitlines())
 
 
 def test_the_last_one_is_refused() -> None:
