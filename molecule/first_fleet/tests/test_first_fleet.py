@@ -155,7 +155,7 @@ def test_the_file_holds_what_users_need_and_nothing_else(adopter: Adopter) -> No
         names = {member.name.partition("/")[0] for member in opened}
     assert names == {
         "CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "COPYING", "FILES.json", "LICENSES", "MANIFEST.json",
-        "README.md", "changelogs", "docs", "inventory", "meta", "playbooks", "plugins", "roles",
+        "README.md", "README.zh-CN.md", "changelogs", "docs", "inventory", "meta", "playbooks", "plugins", "roles",
     }  # fmt: skip
     with tarfile.open(archive) as opened:
         inside = [member.name for member in opened]
