@@ -11,7 +11,7 @@ export PATH := $(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help venv demo demo-down test test-full lint unit molecule bench lock clean
+.PHONY: help venv demo demo-down test test-full lint sanity unit molecule bench lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test-full: venv  ## The gate and everything that takes longer
 
 lint: venv  ## yamllint, ansible-lint, ruff, mypy
 	@$(BIN)/python tests/run.py lint
+
+sanity: venv  ## ansible-test sanity on what is shipped
+	@$(BIN)/python tests/run.py sanity
 
 unit: venv  ## Unit and property tests
 	@$(BIN)/python tests/run.py unit

@@ -25,6 +25,8 @@ PLUGINS = ".collections/ansible_collections/devnode/gpu/plugins"
 REPORT = ROOT / "tests" / "reports" / "full.md"
 # Read by the scenarios (every test on every OS) and by tests/unit/conftest.py (new examples each time).
 FULL = {"DEVNODE_TESTS": "full", "HYPOTHESIS_PROFILE": "full"}
+GITHUB = ("docs/ci/github-fleet.yml", ".github/workflows/test.yml")
+GITLAB = "docs/ci/gitlab-fleet.yml"
 TAIL_LINES = 60
 # The whole lab last: it is the dearest, and the role scenarios say more precisely what broke.
 LAST_SCENARIO = "site"
@@ -60,9 +62,18 @@ def lint_steps() -> list[Step]:
         Step("mypy", ("mypy", PLUGINS)),
         Step("mypy-tests", ("mypy", "tests/run.py", "tests/lab", "bench")),
         Step("ansible-lint", ("ansible-lint", "-c", ".config/ansible-lint.yml", "--offline")),
+        Step("github", ("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *GITHUB)),
+        Step(
+            "gitlab",
+            ("check-jsonschema", "--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci", GITLAB),
+        ),
         Step("syntax", ("ansible-playbook", "--syntax-check", "-i", "inventory/example", "site.yml")),
         Step("inventory", ("ansible-inventory", "-i", "inventory/example", "--list")),
     ]
+
+
+def sanity_steps() -> list[Step]:
+    return [Step("sanity", (sys.executable, "tests/sanity.py"))]
 
 
 def unit_steps() -> list[Step]:
@@ -168,7 +179,7 @@ def write_report(minutes: float, closing: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["gate", "full", "lint", "unit", "molecule"])
+    parser.add_argument("what", choices=["gate", "full", "lint", "sanity", "unit", "molecule"])
     parser.add_argument("scenario", nargs="*")
     args = parser.parse_args()
     unknown = set(args.scenario) - set(scenario_names())
@@ -181,6 +192,8 @@ def main() -> int:
     total = Count()
     if args.what in ("gate", "full", "lint"):
         total.add(run_all(lint_steps(), jobs=2))
+    if args.what in ("gate", "full", "sanity"):
+        total.add(run_all(sanity_steps()))
     if args.what in ("gate", "full", "unit"):
         total.add(run_all(unit_steps()))
     if args.what in ("gate", "full", "molecule"):

@@ -98,7 +98,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         """Run the action."""
         super().run(tmp, task_vars)
-        _, args = self.validate_argument_spec(
+        _dummy, args = self.validate_argument_spec(
             argument_spec={
                 "views": {"type": "list", "elements": "dict", "default": []},
                 "directory": {"type": "path", "required": True},

@@ -36,7 +36,7 @@ class Installed:
 def parse_wanted(names: Sequence[str]) -> List[Wanted]:
     out, errors = [], []
     for text in names:
-        name, _, version = text.partition("=")
+        name, _dummy, version = text.partition("=")
         if not NAME.fullmatch(name) or (("=" in text) and not VERSION.fullmatch(version)):
             errors.append(f'names: "{text}" is not a package. Allowed: name, or name=version (with * as a pattern).')
         out.append(Wanted(name, version))

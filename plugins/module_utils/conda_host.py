@@ -196,7 +196,7 @@ def contents(directory: Path) -> tuple[str, ...]:
     found = [f"conda:{item.name[:-5]}" for item in (directory / "conda-meta").glob("*.json")]
     for info in directory.glob("lib/python3*/site-packages/*.dist-info"):
         if read(info / "INSTALLER").strip() == "pip":
-            name, _, version = info.name[: -len(".dist-info")].partition("-")
+            name, _dummy, version = info.name[: -len(".dist-info")].partition("-")
             found.append(f"pip:{conda_env.canonical_pip(name)}=={version}")
     return tuple(sorted(found))
 

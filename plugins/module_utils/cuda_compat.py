@@ -313,7 +313,7 @@ def _other(
 
 
 def _blocked(capability: str, cuda: str, torch: str) -> bool:
-    if any(_v(cuda) >= _v(since) and _v(capability) < _v(first) for since, first, _ in CUDA_REMOVED):
+    if any(_v(cuda) >= _v(since) and _v(capability) < _v(first) for since, first, _dummy in CUDA_REMOVED):
         return True
     if any(_v(capability) >= _v(first) and _v(cuda) < _v(since) for first, since in CUDA_ADDED):
         return True

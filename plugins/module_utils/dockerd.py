@@ -108,7 +108,7 @@ class Unit:
                 continue
             for line in lines:
                 if line and line[0] not in "#;":
-                    name, _, value = line.partition("=")
+                    name, _dummy, value = line.partition("=")
                     out[name.strip()] = " ".join(_split(value))
         return out
 
@@ -136,9 +136,9 @@ def _pairs(words: List[str]) -> Dict[str, str]:
 
 
 def read_unit(run: Runner, name: str) -> Unit:
-    code, out, _ = run(["systemctl", "show", name, "--property", ",".join(PROPERTIES)])
+    code, out, _dummy = run(["systemctl", "show", name, "--property", ",".join(PROPERTIES)])
     lines = out.splitlines() if code == 0 else []
-    return Unit(name, {key: value for key, _, value in (line.partition("=") for line in lines)})
+    return Unit(name, {key: value for key, _dummy, value in (line.partition("=") for line in lines)})
 
 
 def find(program: str) -> Optional[str]:
@@ -150,7 +150,7 @@ def gpu_processes(run: Runner) -> List[str]:
     smi = find("nvidia-smi")
     if not smi:
         return []
-    code, out, _ = run([smi, "--query-compute-apps=pid,process_name", "--format=csv,noheader"])
+    code, out, _dummy = run([smi, "--query-compute-apps=pid,process_name", "--format=csv,noheader"])
     if code != 0:
         return []
     return [" ".join(line.replace(",", " ").split()) for line in out.splitlines() if re.match(r"\s*\d+\s*,", line)]
@@ -175,7 +175,7 @@ def routes(run: Runner) -> List[Tuple[str, str]]:
     """(destination, device) of every route of this host, in all tables but the local one."""
     out = []
     for family in ("-4", "-6"):
-        code, text, _ = run(["ip", "-json", family, "route", "show", "table", "all"])
+        code, text, _dummy = run(["ip", "-json", family, "route", "show", "table", "all"])
         try:
             found = json.loads(text or "[]") if code == 0 else []
         except ValueError:
@@ -190,7 +190,7 @@ def routes(run: Runner) -> List[Tuple[str, str]]:
 def connection_peer() -> Optional[str]:
     """The address that this run's SSH connection comes from: found in the environment of the processes above us."""
     pid = os.getpid()
-    for _ in range(16):
+    for _dummy in range(16):
         try:
             with open(f"/proc/{pid}/environ", "rb") as file:
                 found = re.search(rb"(?:^|\0)SSH_CONNECTION=(\S+) ", file.read())

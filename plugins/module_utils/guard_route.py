@@ -112,7 +112,7 @@ def new_route(connection: Any, guard: Dict[str, Any]) -> Route:
     if guard.get("port"):
         changes["port"] = int(guard["port"])
     name = str(getattr(connection, "ansible_name", None) or getattr(connection, "_load_name", ""))
-    if name.split(".")[-1] != "ssh":
+    if name.rpartition(".")[2] != "ssh":
         return Route(lambda: _reset(connection, changes), lambda: _reset(connection, {}))
     directory = tempfile.mkdtemp(prefix="devnode-guard-")
     return Route(lambda: _ssh(connection, changes, directory), lambda: _ssh(connection, {}, directory), directory)

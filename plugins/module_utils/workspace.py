@@ -167,7 +167,7 @@ def parse(
             reader.say(".state", spec["state"], "is not one of the choices. Allowed: present, absent")
         problems += reader.problems
     problems += _clashes(found, variable)
-    return sorted((workspace for _, workspace in found), key=lambda item: item.name), problems
+    return sorted((workspace for _dummy, workspace in found), key=lambda item: item.name), problems
 
 
 def _workspace(reader: _Reader, spec: Mapping[str, Any]) -> Workspace:

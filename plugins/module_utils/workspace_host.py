@@ -91,8 +91,8 @@ class Engine:
             return Found()
         found = Found(engine=True, cdi=bool(info.get("CDISpecDirs")), enabled=_enabled())
         listed = [line.split("\t") for line in self.ask("ps", "--all", "--no-trunc", "--format", _PS).splitlines()]
-        found.strangers = [name for _, name, label in listed if not label]
-        ours = [number for number, _, label in listed if label]
+        found.strangers = [name for _dummy, name, label in listed if not label]
+        ours = [number for number, _dummy, label in listed if label]
         if ours:
             for item in json.loads(self.ask("container", "inspect", *ours)):
                 container = _container(item)

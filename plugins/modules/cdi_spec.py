@@ -137,7 +137,7 @@ class Host:
         """Run the unit; what it said when it failed."""
         for unit in self.module.params["units"]:
             if dockerd.read_unit(self.module.run_command, unit).exists:
-                code, _, err = self.module.run_command(["systemctl", "restart", unit])
+                code, _dummy, err = self.module.run_command(["systemctl", "restart", unit])
                 log = self.module.run_command(["journalctl", "-u", unit, "-n", "10", "--no-pager", "-o", "cat"])[1]
                 return "" if code == 0 else f"{unit}: {err.strip()}\n{log.strip()}"
         return f"none of the units {', '.join(self.module.params['units'])} exists"

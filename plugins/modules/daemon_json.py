@@ -230,7 +230,7 @@ class Engine:
         # systemd counts starts (three a minute for Docker's unit) and refuses the next one. That is meant for an engine
         # that crashes over and over; on a change that is wanted it would leave the host without its engine.
         self.run(["systemctl", "reset-failed", self.unit.name])
-        code, _, err = self.run(["systemctl", verb, self.unit.name])
+        code, _dummy, err = self.run(["systemctl", verb, self.unit.name])
         self.unit = self.read_unit()
         if code == 0 and self.unit.active and self._answers():
             return ""
@@ -241,14 +241,14 @@ class Engine:
         os.kill(int(self.unit.properties["MainPID"]), signal.SIGHUP)
 
     def wait_live_restore(self) -> bool:
-        for _ in range(50):
+        for _dummy in range(50):
             if (dockerd.ask(self.socket, "/info") or {}).get("LiveRestoreEnabled"):
                 return True
             time.sleep(0.1)
         return False
 
     def _answers(self) -> bool:
-        for _ in range(100):
+        for _dummy in range(100):
             if dockerd.ask(self.socket, "/version", timeout=5) is not None:
                 return True
             time.sleep(0.1)

@@ -9,7 +9,7 @@ module: miniconda_plan
 short_description: What the variables of the role miniconda mean
 version_added: 0.1.0
 author:
-  - The devnode.gpu authors
+  - The devnode.gpu authors (@devnode)
 description:
   - Checks the variables of the role P(devnode.gpu.miniconda#role) against each other and returns what they mean, in the
     form that M(devnode.gpu.conda_prefix), M(devnode.gpu.conda_envs) and the role's templates take.

@@ -245,7 +245,7 @@ def main() -> None:
     if errors:
         module.fail_json(msg="\n".join(errors))
     todo = [(job, outcome) for job, outcome in looks if outcome.changed]
-    changed.extend(outcome.account for _, outcome in todo)
+    changed.extend(outcome.account for _dummy, outcome in todo)
     diff = [shown(job, outcome) for job, outcome in todo]
     if not module.check_mode:
         if before != served:

@@ -221,7 +221,7 @@ class Images:
         return bool(shutil.which("docker")) and self._run(["version", "--format", "{{.Server.Version}}"])[0] == 0
 
     def _inspect(self, image: str) -> Dict[str, Any]:
-        code, out, _ = self._run(["image", "inspect", image])
+        code, out, _dummy = self._run(["image", "inspect", image])
         found: Dict[str, Any] = json.loads(out)[0] if code == 0 else {}
         return found
 

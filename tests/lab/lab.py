@@ -28,6 +28,11 @@ def show_images(args: argparse.Namespace) -> None:
         print(name, images.ensure(name))
 
 
+def show_standins(_: argparse.Namespace) -> None:
+    engine.ensure()
+    print(json.dumps(standins.build_all(), sort_keys=True))
+
+
 def host_up(args: argparse.Namespace) -> None:
     """One host for work by hand; its key and ssh_config go to a folder of its own."""
     engine.ensure()
@@ -99,6 +104,9 @@ def parser() -> argparse.ArgumentParser:
     some = commands.add_parser("images", help="build what is missing, print the names")
     some.add_argument("os", nargs="*", choices=[*images.SYSTEMS, []], help="default: all")
     some.set_defaults(call=show_images)
+
+    facts = commands.add_parser("standins", help="build what is missing; the last line says as JSON what there is")
+    facts.set_defaults(call=show_standins)
 
     host = commands.add_parser("host", help="one host for work by hand").add_subparsers(required=True)
     one = host.add_parser("up")

@@ -70,7 +70,7 @@ CASES = {
     "no bastion": (_no_bastion, "group devnode_bastions: has no host"),
     "duplicate uid": (_user(uid=2001), "devnode_users[2].uid: 2001 is taken by devnode_users[0]"),
     "people undefined": (_undefined, "devnode_users: is not defined"),
-    "people that cannot be evaluated": (_template, "cannot be evaluated"),
+    "people that cannot be evaluated": (_template, "nobody_defined_this"),
 }
 
 

@@ -44,11 +44,11 @@ def processes(proc: Path = Path("/proc")) -> dict[int, Process]:
     found = {}
     for folder in proc.glob("[0-9]*"):
         try:
-            name, _, rest = (folder / "stat").read_text().partition("(")[2].rpartition(")")
+            name, _dummy, rest = (folder / "stat").read_text().partition("(")[2].rpartition(")")
             lines = (folder / "status").read_text().splitlines()
         except (OSError, ValueError):
             continue
-        state, parent, _, session, terminal, *_ = rest.split()
+        state, parent, _dummy, session, terminal, *_rest = rest.split()
         if state in "ZX":
             continue
         pid = int(folder.name)

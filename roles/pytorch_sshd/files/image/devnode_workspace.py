@@ -365,7 +365,7 @@ class Supervisor:
         self._end_everybody()
         return 0 if self.stopping else 1
 
-    def _signalled(self, number: int, _: FrameType | None) -> None:
+    def _signalled(self, number: int, _dummy: FrameType | None) -> None:
         self.stopping = self.stopping or number in (signal.SIGTERM, signal.SIGINT)
         self.reload = self.reload or number == signal.SIGHUP
         self.event.set()

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The commands in the documentation. A comment above each block says what becomes of it:
+
+<!-- run: NAME -->         a test runs it as it stands
+<!-- values: NAME -->      values of the reader's own; the test of that name sets its own instead
+<!-- not run: REASON -->   and why
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FENCE = re.compile(
+    r"^(?:[ ]*<!-- (?P<marker>run|values|not run): (?P<what>[^\n]*?) -->\n+)?"
+    r"(?P<indent>[ ]*)```(?:sh|bash|console)\n(?P<text>.*?)^[ ]*```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    place: str
+    marker: str
+    what: str
+    text: str
+
+
+def blocks(path: Path) -> Iterator[Block]:
+    """Every shell block of a page, in order."""
+    page = path.read_text()
+    for found in FENCE.finditer(page):
+        line = page.count("\n", 0, found.start("text")) + 1
+        text = re.sub(rf"^{found['indent']}", "", found["text"], flags=re.MULTILINE)
+        yield Block(f"{path.relative_to(ROOT)}:{line}", found["marker"] or "", (found["what"] or "").strip(), text)
+
+
+def to_run(path: Path, name: str) -> list[Block]:
+    return [block for block in blocks(path) if block.marker == "run" and block.what == name]
+
+
+def pages() -> list[Path]:
+    return sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What Galaxy is told about the collection is true."""
+
+from __future__ import annotations
+
+import re
+
+import yaml
+from doc_blocks import ROOT
+
+# Not ansible.utils: that is also a package of ansible-core.
+NAMED = re.compile(r"(?<![\w.])((?:ansible\.(?:posix|netcommon|windows)|community\.[a-z_0-9]+)(?=\.[a-z_]+))")
+OURS = ("roles", "playbooks", "plugins", "inventory/example")
+
+
+def test_declared_dependencies_are_the_collections_that_are_used() -> None:
+    files = [path for top in OURS for path in (ROOT / top).rglob("*") if path.suffix in (".yml", ".py", ".j2")]
+    used = {name for path in files for name in NAMED.findall(path.read_text())}
+    declared = yaml.safe_load((ROOT / "galaxy.yml").read_text())["dependencies"]
+    assert set(declared) == used
+
+
+def test_one_version_everywhere() -> None:
+    version = yaml.safe_load((ROOT / "galaxy.yml").read_text())["version"]
+    assert re.search(rf"^## \[?v?{re.escape(version)}", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
