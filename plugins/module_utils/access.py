@@ -7,13 +7,12 @@ From the roles' variables to what account_set and file_set take. Pure.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any
 
 from ansible_collections.devnode.gpu.plugins.module_utils import validators
+from ansible_collections.devnode.gpu.plugins.module_utils.problems import Problems
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import PublicKey, public_key
-from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
 
-T = TypeVar("T")
 HEADER = "# Managed by devnode.gpu (role {role}): changes here are lost at the next run.\n"
 
 
@@ -21,52 +20,12 @@ class AccessError(ValueError):
     """Every problem in a list of people, one a line."""
 
 
-class _Problems:
-    """Collects what is wrong, so that all of it is told at once."""
-
-    def __init__(self) -> None:
-        self.found: list[str] = []
-
-    def take(self, where: str, value: Any, check: Callable[[Any], T]) -> Optional[T]:
-        """The value as checked, or None with the problem noted."""
-        try:
-            return check(value)
-        except InvalidError as error:
-            self.found.append(f"{where}: {show(value)} {error}")
-            return None
-
-    def add(self, where: str, value: Any, why: str) -> None:
-        """Something that two values together have wrong."""
-        self.found.append(f"{where}: {show(value)} {why}")
-
-    def fields(self, where: str, value: Any, needed: set[str], known: set[str]) -> bool:
-        """Whether a value is a mapping with the fields that it must have, and no others."""
-        if not isinstance(value, dict):
-            self.add(where, value, f"is not a mapping. Allowed: {', '.join(sorted(known))}")
-            return False
-        missing, strange = needed - set(value), {str(key) for key in value} - known
-        if missing:
-            self.found.append(f"{where}: has no {', '.join(sorted(missing))}")
-        if strange:
-            self.found.append(f"{where}: unknown {', '.join(sorted(strange))}. Allowed: {', '.join(sorted(known))}")
-        return not missing and not strange
-
-    def raise_any(self) -> None:
-        """Tell everything."""
-        if self.found:
-            raise AccessError("\n".join(self.found))
-
-
-def _keys(problems: _Problems, where: str, values: Any) -> list[PublicKey]:
-    if not isinstance(values, list):
-        problems.add(where, values, "is not a list of public keys")
-        return []
-    taken = (problems.take(f"{where}[{index}]", value, public_key) for index, value in enumerate(values))
-    found = [key for key in taken if key]
+def _keys(problems: Problems, where: str, values: Any) -> list[PublicKey]:
+    found = problems.each(where, values, public_key, " of public keys")
     return list({key.bare: key for key in found}.values())
 
 
-def _people(problems: _Problems, variable: str, people: Any, extra: set[str]) -> list[tuple[str, dict[str, Any]]]:
+def _people(problems: Problems, variable: str, people: Any, extra: set[str]) -> list[tuple[str, dict[str, Any]]]:
     """Each person with their place in the variable; names, uids and shapes checked."""
     if not isinstance(people, list):
         problems.add(variable, people, "is not a list")
@@ -75,7 +34,7 @@ def _people(problems: _Problems, variable: str, people: Any, extra: set[str]) ->
     seen: dict[tuple[str, Any], str] = {}
     for index, person in enumerate(people):
         where = f"{variable}[{index}]"
-        if not problems.fields(where, person, {"name", "uid", "keys"} | extra, {"name", "uid", "keys"} | extra):
+        if not problems.fields(where, person, {"name", "uid", "keys"} | extra, set()):
             continue
         taken = {
             "name": problems.take(f"{where}.name", person["name"], validators.login),
@@ -111,13 +70,14 @@ def operators(
     people: Any, group: str = "devnode-operators", directory: str = "/etc/devnode/ssh/keys"
 ) -> dict[str, Any]:
     """Accounts and key files of the people who run the host."""
-    problems = _Problems()
+    problems = Problems()
     accounts, files = [], []
     for where, person in _people(problems, "ssh_server_operators", people, set()):
         keys = _keys(problems, f"{where}.keys", person["keys"])
         accounts.append(_account(person, group, "/bin/bash", f"/home/{person['name']}", True))
         files.append(_key_file(directory, str(person["name"]), "ssh_server", [key.line for key in keys]))
-    problems.raise_any()
+    if problems.found:
+        raise AccessError("\n".join(problems.found))
     return {"accounts": accounts, "files": files, "names": _names(accounts)}
 
 
@@ -138,14 +98,14 @@ def relay_options(targets: list[tuple[str, int]]) -> str:
     return ",".join(("restrict", "port-forwarding", *opens))
 
 
-def _targets(problems: _Problems, where: str, values: Any) -> list[tuple[str, int]]:
+def _targets(problems: Problems, where: str, values: Any) -> list[tuple[str, int]]:
     if not isinstance(values, list):
         problems.add(where, values, "is not a list of targets")
         return []
     found = []
     for index, value in enumerate(values):
         place = f"{where}[{index}]"
-        if problems.fields(place, value, {"host", "port"}, {"host", "port"}):
+        if problems.fields(place, value, {"host", "port"}, set()):
             host = problems.take(f"{place}.host", value["host"], validators.host)
             port = problems.take(f"{place}.port", value["port"], validators.port)
             if host is not None and port is not None:
@@ -155,13 +115,14 @@ def _targets(problems: _Problems, where: str, values: Any) -> list[tuple[str, in
 
 def relays(people: Any, group: str = "devnode-relay", directory: str = "/etc/devnode/bastion/keys") -> dict[str, Any]:
     """Accounts and key files of the people who only pass through."""
-    problems = _Problems()
+    problems = Problems()
     accounts, files = [], []
     for where, person in _people(problems, "bastion_relay_users", people, {"targets"}):
         keys = _keys(problems, f"{where}.keys", person["keys"])
         options = relay_options(_targets(problems, f"{where}.targets", person["targets"]))
         accounts.append(_account(person, group, "/usr/sbin/nologin", "/nonexistent", False))
         files.append(_key_file(directory, str(person["name"]), "bastion", [f"{options} {key.line}" for key in keys]))
-    problems.raise_any()
+    if problems.found:
+        raise AccessError("\n".join(problems.found))
     arguments = [f"--user={name}" for name in _names(accounts)[:1]]
     return {"accounts": accounts, "files": files, "names": _names(accounts), "check_arguments": arguments}

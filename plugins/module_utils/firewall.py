@@ -10,17 +10,19 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
-from typing import Any, Callable, Optional, TypeVar, Union
+from typing import Any, Optional, Union
 
 from ansible_collections.devnode.gpu.plugins.module_utils import validators
+from ansible_collections.devnode.gpu.plugins.module_utils.problems import Problems
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
 
-T = TypeVar("T")
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 RATE_RE = re.compile(r"([1-9][0-9]{0,6})/(second|minute|hour)(?: burst ([1-9][0-9]{0,6}))?")
 # How long a source is remembered after its last new connection: long enough for its allowance to be full again.
 REMEMBER = {"second": "1m", "minute": "10m", "hour": "4h"}
+# In the list of name servers: those that the host itself asks.
+HOSTS_OWN = "host"
 INTERFACE_RE = re.compile(r"[A-Za-z0-9_.-]{1,15}|[A-Za-z0-9_.-]{1,14}\*")
 
 
@@ -41,6 +43,7 @@ class Plan:
     egress: dict[str, list[str]] = field(default_factory=lambda: {"ip": [], "ip6": []})
     resolvers: dict[str, list[str]] = field(default_factory=lambda: {"ip": [], "ip6": []})
     published: list[dict[str, Any]] = field(default_factory=list)
+    reach: list[dict[str, Any]] = field(default_factory=list)
     interfaces: list[str] = field(default_factory=list)
     outbound: bool = True
     has_containers: bool = False
@@ -50,37 +53,6 @@ class Plan:
 
 class FirewallError(ValueError):
     """Every problem of a rule set, one a line."""
-
-
-class _Problems:
-    def __init__(self) -> None:
-        self.found: list[str] = []
-
-    def take(self, where: str, value: Any, check: Callable[[Any], T]) -> Optional[T]:
-        try:
-            return check(value)
-        except InvalidError as error:
-            self.found.append(f"{where}: {show(value)} {error}")
-            return None
-
-    def each(self, where: str, values: Any, check: Callable[[Any], T]) -> list[T]:
-        if not isinstance(values, (list, tuple)):
-            self.found.append(f"{where}: {show(values)} is not a list")
-            return []
-        taken = (self.take(f"{where}[{index}]", value, check) for index, value in enumerate(values))
-        return [value for value in taken if value is not None]
-
-    def fields(self, where: str, value: Any, needed: set[str], optional: set[str]) -> bool:
-        if not isinstance(value, dict):
-            self.found.append(f"{where}: {show(value)} is not a mapping")
-            return False
-        missing, strange = needed - set(value), set(value) - needed - optional
-        if missing:
-            self.found.append(f"{where}: has no {', '.join(sorted(missing))}")
-        if strange:
-            allowed = ", ".join(sorted(needed | optional))
-            self.found.append(f"{where}: unknown {', '.join(sorted(map(str, strange)))}. Allowed: {allowed}")
-        return not missing and not strange
 
 
 def rate(value: Any) -> Optional[dict[str, str]]:
@@ -120,14 +92,14 @@ def _interface(value: Any) -> str:
     return str(value)
 
 
-def _sources(problems: _Problems, where: str, values: Any) -> dict[str, list[str]]:
+def _sources(problems: Problems, where: str, values: Any) -> dict[str, list[str]]:
     found = problems.each(where, values, validators.network)
     if isinstance(values, list) and not values:
         problems.found.append(f"{where}: is empty. Say 0.0.0.0/0 and ::/0 when everybody is meant, or drop the entry")
     return split(found)
 
 
-def _services(problems: _Problems, values: Any) -> list[dict[str, Any]]:
+def _services(problems: Problems, values: Any) -> list[dict[str, Any]]:
     found = []
     names: set[str] = set()
     for index, value in enumerate(values):
@@ -151,7 +123,7 @@ def _services(problems: _Problems, values: Any) -> list[dict[str, Any]]:
     return found
 
 
-def _egress(problems: _Problems, values: Any, plan: Plan) -> None:
+def _egress(problems: Problems, values: Any, plan: Plan) -> None:
     uids: set[int] = set()
     rows: dict[str, set[tuple[int, str, int]]] = {"ip": set(), "ip6": set()}
     for index, value in enumerate(values):
@@ -178,10 +150,11 @@ def _egress(problems: _Problems, values: Any, plan: Plan) -> None:
     }
 
 
-def _containers(problems: _Problems, value: Any, plan: Plan) -> None:
+def _containers(problems: Problems, value: Any, plan: Plan) -> None:
     where = "host_firewall_containers"
-    if not problems.fields(where, value, set(), {"published", "outbound"}):
+    if not problems.fields(where, value, set(), {"published", "outbound", "reach"}):
         return
+    plan.reach = _reach(problems, f"{where}.reach", value.get("reach", []))
     plan.outbound = bool(problems.take(f"{where}.outbound", value.get("outbound", True), validators.boolean))
     published = value.get("published", [])
     if not isinstance(published, list):
@@ -216,6 +189,44 @@ def log_statements(group: int) -> dict[str, str]:
     return {word: f'log prefix "devnode-{word}" group {group} queue-threshold 1 ' for word in ("allow", "deny")}
 
 
+def _reach(problems: Problems, where: str, values: Any) -> list[dict[str, Any]]:
+    if not isinstance(values, list):
+        problems.add(where, values, "is not a list")
+        return []
+    found = []
+    for index, value in enumerate(values):
+        place = f"{where}[{index}]"
+        if problems.fields(place, value, {"address", "port"}, {"protocol"}):
+            address = problems.take(f"{place}.address", value["address"], validators.ip)
+            port = problems.take(f"{place}.port", value["port"], validators.port)
+            protocol = problems.take(f"{place}.protocol", value.get("protocol", "tcp"), _protocol)
+            found.append({"family": _family(address or ""), "address": address, "port": port, "protocol": protocol})
+    return found
+
+
+def _resolver(own: list[str], value: Any) -> list[str]:
+    if value != HOSTS_OWN:
+        return [validators.ip(value)]
+    if not own:
+        raise InvalidError("means the name servers of this host, and its /etc/resolv.conf lists none", "IP addresses")
+    return own
+
+
+def name_servers(resolv_conf: str) -> list[str]:
+    """Whom a host asks, from its resolv.conf."""
+    lines = (line.split() for line in resolv_conf.splitlines())
+    found = (words[1].partition("%")[0] for words in lines if words[:1] == ["nameserver"] and len(words) > 1)
+    return [address for address in found if _is_address(address)]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def make_plan(
     services: list[Any],
     egress: list[Any],
@@ -223,15 +234,17 @@ def make_plan(
     interfaces: list[Any],
     resolvers: list[Any],
     log_group: Any = 0,
+    own_resolvers: Optional[list[str]] = None,
 ) -> Plan:
     """The role's variables as pieces, or FirewallError with everything that is wrong with them."""
-    problems = _Problems()
+    problems = Problems()
     plan = Plan(has_containers=bool(containers))
     plan.services = _services(problems, services)
     _egress(problems, egress, plan)
-    plan.resolvers = split(problems.each("host_firewall_egress_resolvers", resolvers, validators.ip))
     plan.log_group = problems.take("host_firewall_egress_log_group", log_group, _log_group) or 0
     plan.log = log_statements(plan.log_group)
+    asked = problems.each("host_firewall_egress_resolvers", resolvers, lambda one: _resolver(own_resolvers or [], one))
+    plan.resolvers = split([address for some in asked for address in some])
     if containers:
         plan.interfaces = problems.each("host_firewall_container_interfaces", interfaces, _interface)
         _containers(problems, containers, plan)

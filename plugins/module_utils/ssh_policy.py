@@ -7,6 +7,7 @@ Pure: facts in, lines and refusals out. plugins/modules/ssh_server_policy.py gat
 
 from __future__ import annotations
 
+import fnmatch
 import ipaddress
 import re
 from dataclasses import dataclass, field
@@ -70,10 +71,21 @@ RSA_MIN_BITS = 3072
 SINCE: dict[str, Version] = {
     "KbdInteractiveAuthentication": (8, 7),
     "PubkeyAcceptedAlgorithms": (8, 5),
+    "PerSourceMaxStartups": (8, 5),
+    "ChannelTimeout": (9, 2),
     "RequiredRSASize": (9, 1),
     "UnusedConnectionTimeout": (9, 2),
     "PerSourcePenaltyExemptList": (9, 8),
 }
+# Without it the policy could not be a file of its own.
+INCLUDE_SINCE: Version = (8, 2)
+# Where the distribution's sshd_config includes nothing. Only files of this collection: the others of that directory
+# were not in effect until now, and are not ours to switch on.
+INCLUDE = """\
+# Added by devnode.gpu (role ssh_server). sshd takes the first value that it finds, so the policy comes first.
+Include {directory}/*-devnode*.conf
+
+"""
 # What an older server calls the same thing.
 FORMERLY = {
     "KbdInteractiveAuthentication": "ChallengeResponseAuthentication",
@@ -89,6 +101,7 @@ class Account:
     groups: tuple[str, ...] = ()
     has_usable_key: bool = True
     other_key_sources: bool = False  # AuthorizedKeysCommand or TrustedUserCAKeys are in use
+    address: str = ""  # where it comes from
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,7 @@ class Facts:
     host_keys: dict[str, str]  # type: path
     addresses: tuple[str, ...] = ()
     account: Optional[Account] = None
+    rsa_bits: int = 0  # of the RSA host key; 0 when nobody asked
 
 
 @dataclass(frozen=True)
@@ -128,6 +142,7 @@ class Wishes:
     login_grace_time: int = 30
     client_alive_interval: int = 60
     unused_connection_timeout: int = 7200
+    channel_timeouts: tuple[str, ...] = ()
     allowed_overrides: tuple[str, ...] = ()
 
 
@@ -220,12 +235,14 @@ def sections(wishes: Wishes, facts: Facts) -> list[Section]:
             "Limits: wide enough for a team behind one address, with many windows each.",
             lines(
                 ("MaxStartups", wishes.max_startups),
+                ("PerSourceMaxStartups", "none"),
                 ("MaxSessions", wishes.max_sessions),
                 ("MaxAuthTries", wishes.max_auth_tries),
                 ("LoginGraceTime", wishes.login_grace_time),
                 ("ClientAliveInterval", wishes.client_alive_interval),
                 ("ClientAliveCountMax", 3),
                 ("UnusedConnectionTimeout", wishes.unused_connection_timeout),
+                *([("ChannelTimeout", " ".join(wishes.channel_timeouts))] if wishes.channel_timeouts else []),
             ),
         ),
         Section("VERBOSE logs the fingerprint of the key that was used.", lines(("LogLevel", "VERBOSE"))),
@@ -249,6 +266,42 @@ def sections(wishes: Wishes, facts: Facts) -> list[Section]:
     return result
 
 
+def socket_lines(wishes: Wishes, ipv6: bool) -> list[str]:
+    """What makes a socket unit listen where the policy says.
+
+    Never one socket for both families, as systemd makes it of a mere port: there sshd counts failures of IPv4 clients
+    as those of ::ffff:a.b.c.d, and no exempt IPv4 network fits that (seen with OpenSSH 10.0).
+    """
+    everywhere = ("0.0.0.0", "::") if ipv6 else ("0.0.0.0",)  # noqa: S104
+    return [
+        "# Managed by devnode.gpu (role ssh_server). Under a socket unit, Port and ListenAddress do nothing.",
+        "[Socket]",
+        "ListenStream=",
+        *(
+            f"ListenStream=[{address}]:{wishes.port}" if ":" in address else f"ListenStream={address}:{wishes.port}"
+            for address in wishes.listen_addresses or everywhere
+        ),
+        "BindIPv6Only=ipv6-only",
+        *(["FreeBind=yes"] if wishes.listen_addresses else []),
+    ]
+
+
+def with_include(text: str, drop_in: str) -> Optional[str]:
+    """What sshd_config has to say so that the policy is read. None: it says so already, and not by our doing."""
+    block = INCLUDE.format(directory=drop_in.rsplit("/", 1)[0])
+    if text.startswith(block):
+        return text
+    for line in text.splitlines():
+        words = line.replace("=", " ").replace('"', " ").split()
+        keyword = words[0].lower() if words else ""
+        if keyword == "match":
+            break  # below this, an Include counts for some people only
+        patterns = [word if word.startswith("/") else f"/etc/ssh/{word}" for word in words[1:]]
+        if keyword == "include" and any(fnmatch.fnmatchcase(drop_in, pattern) for pattern in patterns):
+            return None
+    return block + text
+
+
 def _group(value: Any) -> str:
     # Groups may be the system's own (sudo, wheel), so this is not a person's login.
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,31}", str(value)):
@@ -270,10 +323,20 @@ def _sshd_keyword(value: Any) -> str:
     return str(value)
 
 
-def check_arguments(wishes: Wishes) -> list[str]:
+def _channel_timeout(value: Any) -> str:
+    if not re.fullmatch(r"[a-z*?-]{1,40}(:[a-z*?-]{1,40})?=(0|[1-9][0-9]{0,6}[smhdw]?)", str(value)):
+        raise InvalidError("is not a timeout of a channel", "TYPE=TIME, such as direct-tcpip=12h (sshd_config(5))")
+    return str(value)
+
+
+def check_arguments(wishes: Wishes, facts: Facts) -> list[str]:
     """What sshd_check needs besides the policy's file."""
+    networks = [ipaddress.ip_network(network, strict=False) for network in wishes.exempt_networks]
+    account = facts.account
     return [
         *(f"--user={name}" for name in wishes.operators),
+        *(f"--address={network[0]}" for network in networks[:8]),
+        *([f"--keep={account.name}@{account.address}"] if account else []),
         *(f"--allow={keyword}" for keyword in wishes.allowed_overrides),
     ]
 
@@ -296,6 +359,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "login_grace_time": _between(5, 3600),
     "client_alive_interval": _between(0, 86400),
     "unused_connection_timeout": _between(60, 604800),
+    "channel_timeouts": _channel_timeout,
     "allowed_overrides": _sshd_keyword,
 }
 
@@ -321,6 +385,18 @@ def refusals(wishes: Wishes, facts: Facts) -> list[str]:
 
 def _impossible(wishes: Wishes, facts: Facts) -> list[str]:
     found = []
+    if facts.version < INCLUDE_SINCE:
+        found.append(
+            f"this host has OpenSSH {'.'.join(map(str, facts.version))}, which knows no Include, so the policy cannot "
+            "be a file of its own. Bring OpenSSH to 8.2 or newer."
+        )
+    if "rsa" in wishes.host_key_types and 0 < facts.rsa_bits < RSA_MIN_BITS:
+        path = facts.host_keys.get("rsa", "/etc/ssh/ssh_host_rsa_key")
+        found.append(
+            f'ssh_server_host_key_types: the "rsa" host key of this host has {facts.rsa_bits} bits; {RSA_MIN_BITS} are '
+            f"the least. Make another one: ssh-keygen -t rsa -b 4096 -N '' -f {path} (clients must learn it), or leave "
+            "rsa out."
+        )
     for kind in wishes.host_key_types:
         if kind not in facts.host_keys:
             have = ", ".join(sorted(facts.host_keys)) or "none"

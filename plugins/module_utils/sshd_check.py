@@ -13,7 +13,10 @@ nothing of Ansible.
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import glob
+import grp
+import ipaddress
 import os
 import pwd
 import re
@@ -25,6 +28,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 SSHD_CONFIG = "/etc/ssh/sshd_config"
+USER_LISTS = ("denyusers", "allowusers", "denygroups", "allowgroups")
 # Options that the distribution's unit puts on sshd's command line. They win over every file.
 OPTION_FILES = {"/etc/default/ssh": "SSHD_OPTS", "/etc/sysconfig/sshd": "OPTIONS"}
 # One keyword under two names, and one value under two names.
@@ -34,6 +38,11 @@ SAME_KEYWORD = {
     "skeyauthentication": "kbdinteractiveauthentication",
 }
 SAME_VALUE = {"prohibit-password": "without-password"}
+# sshd from 9.8 hands its configuration on in one message of at most 256 KiB. Above, every login dies, and sshd -t says
+# nothing; so stay well below.
+SIZE_LIMIT = 200 * 1024
+# Whoever comes from nowhere that any file mentions.
+SOMEWHERE = ("192.0.2.1", "2001:db8::1")
 # Every line of these counts, not only the first.
 CUMULATIVE = ("port", "listenaddress", "hostkey")
 
@@ -55,6 +64,14 @@ class Setting:
         return f"{self.path}:{self.line}{inside}"
 
 
+@dataclass(frozen=True)
+class Source:
+    """One file that sshd reads: its bytes, and the Match block (if any) in which it is included."""
+
+    size: int
+    match: str
+
+
 def canonical(keyword: str) -> str:
     """One name for a keyword, in lower case."""
     lowered = keyword.lower()
@@ -66,16 +83,21 @@ def _value(text: str) -> str:
     return SAME_VALUE.get(lowered, lowered)
 
 
-def read_settings(path: str, match: str = "", root: str = "", depth: int = 0) -> list[Setting]:
-    """Every setting in the order in which sshd reads them, Includes followed."""
+def read_settings(
+    path: str, match: str = "", root: str = "", depth: int = 0, files: Optional[dict[str, Source]] = None
+) -> list[Setting]:
+    """Every setting in the order in which sshd reads them, Includes followed. `files` learns what was read."""
     try:
         with open(root + path, encoding="utf-8", errors="replace") as handle:
-            lines = handle.read().splitlines()
+            text = handle.read()
     except OSError:
         return []
+    lines = text.splitlines()
+    if files is not None:
+        files.setdefault(path, Source(len(text.encode("utf-8")), match))
     found: list[Setting] = []
-    for number, text in enumerate(lines, 1):
-        parsed = re.match(r"\s*([A-Za-z0-9]+)(?:\s*=\s*|\s+)(.*?)\s*$", text)
+    for number, line in enumerate(lines, 1):
+        parsed = re.match(r"\s*([A-Za-z0-9]+)(?:\s*=\s*|\s+)(.*?)\s*$", line)
         if not parsed:
             continue
         keyword, value = canonical(parsed.group(1)), re.sub(r"\s+#.*$", "", parsed.group(2))
@@ -85,7 +107,7 @@ def read_settings(path: str, match: str = "", root: str = "", depth: int = 0) ->
             for pattern in value.replace('"', "").split():
                 absolute = pattern if pattern.startswith("/") else f"/etc/ssh/{pattern}"
                 for name in sorted(glob.glob(root + absolute)):
-                    found += read_settings(name[len(root) :], match, root, depth + 1)
+                    found += read_settings(name[len(root) :], match, root, depth + 1, files)
         else:
             found.append(Setting(path, number, keyword, value, match))
     return found
@@ -157,15 +179,73 @@ def loosened(asked: list[Setting], others: list[Setting], allowed: frozenset[str
     ]
 
 
-def not_read(policy: str, settings: list[Setting], config: str) -> list[str]:
-    """The policy stands in a file that sshd does not read."""
-    if any(setting.path == policy for setting in settings):
+def not_read(policy: str, files: dict[str, Source], config: str) -> list[str]:
+    """The policy stands in a file that sshd does not read, or reads for some people only."""
+    if policy in files and not files[policy].match:
         return []
     directory = os.path.dirname(policy)
     return [
         f"{config} does not include {policy}, so it has no effect. "
         f"Put this line at the top of {config}: Include {directory}/*.conf"
     ]
+
+
+def too_large(files: dict[str, Source]) -> list[str]:
+    """More than sshd can hand on to the process that answers a connection."""
+    whole = sum(source.size for source in files.values())
+    if whole <= SIZE_LIMIT:
+        return []
+    largest = sorted(files, key=lambda path: -files[path].size)[:3]
+    return [
+        f"sshd's whole configuration has {whole // 1024} KiB, most of it in {', '.join(largest)}. From 9.8 sshd takes "
+        f"256 KiB, and above that every login dies; {SIZE_LIMIT // 1024} are allowed here. What differs from person to "
+        "person belongs into their key files (permitopen=)."
+    ]
+
+
+def _matches(pattern: str, user: str, address: str) -> Optional[bool]:
+    """Whether one word of AllowUsers or DenyUsers means somebody. None: it depends on where they come from."""
+    name, at, host = pattern.partition("@")
+    if not fnmatch.fnmatchcase(user, name.replace("[", "[[]")):
+        return False
+    if not at:
+        return True
+    if not address:
+        return None
+    try:
+        return ipaddress.ip_address(address) in ipaddress.ip_network(host, strict=False)
+    except ValueError:
+        if re.search("[g-z]", host):
+            return None  # a host's name
+        return fnmatch.fnmatchcase(address, host.replace("[", "[[]"))
+
+
+def shut_out(user: str, address: str, groups: list[str], effective: dict[str, list[str]]) -> str:
+    """The keyword that keeps somebody out who has a good key, if any. In sshd's order."""
+    user, groups = user.lower(), [group.lower() for group in groups]  # what sshd -T says is compared in lower case
+    words = {keyword: " ".join(effective.get(keyword, [])).split() for keyword in USER_LISTS}
+    allowed = words["allowusers"]
+    in_groups = {
+        keyword: any(_matches(word, group, "") is not False for group in groups for word in words[keyword])
+        for keyword in ("denygroups", "allowgroups")
+    }
+    if any(_matches(word, user, address) for word in words["denyusers"]):
+        return "denyusers"
+    if allowed and all(_matches(word, user, address) is False for word in allowed):
+        return "allowusers"
+    if in_groups["denygroups"]:
+        return "denygroups"
+    if words["allowgroups"] and not in_groups["allowgroups"]:
+        return "allowgroups"
+    return ""
+
+
+def _groups(user: str) -> list[str]:
+    try:
+        numbers = os.getgrouplist(user, pwd.getpwnam(user).pw_gid)
+    except KeyError:
+        return []
+    return [group.gr_name for group in grp.getgrall() if group.gr_gid in numbers]
 
 
 def command_line(root: str = "") -> tuple[list[str], list[Setting]]:
@@ -214,8 +294,11 @@ def listening_ports(proc: str = "/proc") -> set[int]:
     return found
 
 
-def _effective(sshd: str, options: list[str], user: str) -> tuple[dict[str, list[str]], str]:
-    spec = f"user={user},host=unknown.invalid,addr=192.0.2.1,laddr=192.0.2.2,lport=22"
+def ask(
+    sshd: str, options: list[str], user: str, address: str = SOMEWHERE[0], port: str = "22"
+) -> tuple[dict[str, list[str]], str]:
+    """The configuration in effect for somebody, and why sshd does not say it."""
+    spec = f"user={user},host=unknown.invalid,addr={address},laddr=192.0.2.2,lport={port}"
     run = subprocess.run([sshd, "-T", *options, "-C", spec], capture_output=True, text=True, check=False)
     if run.returncode:
         return {}, f"sshd refuses its configuration: {(run.stderr or run.stdout).strip()}"
@@ -234,6 +317,7 @@ def _wait_for(ports: set[int], seconds: float) -> set[int]:
     end = time.monotonic() + seconds
     while ports - listening_ports() and time.monotonic() < end:
         time.sleep(0.1)
+    time.sleep(0.3)  # what listened may have been the old sshd, on its way out
     return ports - listening_ports()
 
 
@@ -241,23 +325,39 @@ def check(arguments: argparse.Namespace) -> list[str]:
     """Every problem found, in words."""
     os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # sshd -T wants it; under ssh.socket it may not be there yet
     options, on_command_line = command_line()
-    in_files = read_settings(SSHD_CONFIG)
-    problems = not_read(arguments.policy, in_files, SSHD_CONFIG)
+    files: dict[str, Source] = {}
+    in_files = read_settings(SSHD_CONFIG, files=files)
+    problems = not_read(arguments.policy, files, SSHD_CONFIG) + too_large(files)
     settings = on_command_line + in_files
     mine = [setting for setting in in_files if setting.path == arguments.policy]
     for_all = [setting for setting in mine if not setting.match]
     for_members = [setting for setting in mine if setting.match]
     # Other roles of this collection win on purpose.
     suspects = [setting for setting in blamable(settings, arguments.policy) if not is_ours(setting.path)]
-    classes = [("nobody", for_all), ("root", for_all)]
-    classes += [(user, for_members) for user in arguments.user if _exists(user)]
+    lport = next((setting.value for setting in for_all if setting.keyword == "port"), "22")
+    addresses = dict.fromkeys([*SOMEWHERE, "127.0.0.1", *arguments.address])
+    classes = [("nobody", address, for_all) for address in addresses]
+    classes += [("root", address, for_all) for address in addresses]
+    keep = [(user, address) for user, _at, address in (word.partition("@") for word in arguments.keep)]
+    members = [user for user in arguments.user if _exists(user)]
+    classes += [(user, SOMEWHERE[0], for_members) for user in members]
     wrong: dict[tuple[str, str], list[str]] = {}
-    for user, asked in classes:
-        effective, failure = _effective(arguments.sshd, options, user)
+    for user, address, asked in classes:
+        effective, failure = ask(arguments.sshd, options, user, address, lport)
         if failure:
             return [failure]
+        who = user if address == SOMEWHERE[0] else f"{user} from {address}"
         for difference in differences(asked, effective, suspects):
-            wrong.setdefault(difference, []).append(user)
+            told = wrong.setdefault(difference, [])
+            if user not in told:
+                told.append(who)
+    for user, address in keep + [(user, "") for user in members]:
+        effective, failure = ask(arguments.sshd, options, user, address or SOMEWHERE[0], lport)
+        keyword = "" if failure else shut_out(user, address, _groups(user), effective)
+        if keyword:
+            lines = "; ".join(f"{one.where} says {one.value}" for one in settings if one.keyword == keyword)
+            whence = f" from {address}" if address else ""
+            problems.append(f"{user} could not log in{whence} any more, because of {keyword}: {lines}")
     problems += [f"{what} for {_some(users)}, {rest}" for (what, rest), users in wrong.items()]
     problems += loosened(for_all, suspects, frozenset(canonical(word) for word in arguments.allow))
     if arguments.listening and not problems:
@@ -276,6 +376,8 @@ def main(argv: Optional[list[str]] = None) -> int:
     parser = argparse.ArgumentParser(description="Compare sshd's effective configuration with one of its files.")
     parser.add_argument("policy", help="the file that says what is asked")
     parser.add_argument("--user", action="append", default=[], help="a member of the group in the file's Match block")
+    parser.add_argument("--address", action="append", default=[], help="an address to ask for as well")
+    parser.add_argument("--keep", action="append", default=[], help="USER@ADDRESS that must not be shut out")
     parser.add_argument("--allow", action="append", default=[], help="a keyword that other files' Match blocks may set")
     parser.add_argument("--listening", action="store_true", help="something must listen on the policy's port, too")
     parser.add_argument("--sshd", default="/usr/sbin/sshd", help="the program to ask")

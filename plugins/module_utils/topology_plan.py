@@ -32,7 +32,11 @@ def bastion_plan(topology: Topology, name: str) -> Plain:
             "port": bastion.ssh_port,
             "exempt_networks": list(topology.controllers),
         },
-        "firewall": {"services": _bastion_services(topology, bastion), "egress": _egress(relayed, reach)},
+        "firewall": {
+            "services": _bastion_services(topology, bastion),
+            "egress": _egress(relayed, reach),
+            "egress_resolvers": _resolvers(relayed, reach),
+        },
         "bastion": {
             "relay_users": [
                 {
@@ -89,6 +93,12 @@ def _egress(people: Iterable[Person], reach: Dict[str, List[Tuple[Host, int]]]) 
         }
         for person in people
     ]
+
+
+def _resolvers(people: Iterable[Person], reach: Dict[str, List[Tuple[Host, int]]]) -> List[str]:
+    """A name that somebody may connect to is looked up with that person's rights."""
+    names = any(node.address != node.ip for person in people for node, _port in reach[person.name])
+    return ["host"] if names else []
 
 
 def _bastion_services(topology: Topology, bastion: Host) -> List[Plain]:

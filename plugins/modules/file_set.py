@@ -674,6 +674,10 @@ class FileSet:
             self._apply(transaction)
         return None
 
+    def _warn(self, text: str) -> None:
+        """With the host's name: Ansible shows a text once, even if many hosts say the same."""
+        self.module.warn(f"{os.uname().nodename}: {text}")
+
     def _read_originals(self, plan: Plan, owned: Dict[str, Any]) -> None:
         """What comes back because the set gives a path up."""
         for change in plan.changes:
@@ -695,7 +699,7 @@ class FileSet:
             return
         keys = ("reason", "time", "restored", "not_restored", "errors")
         self.result["rollback"] = {key: state.get(key) for key in keys}
-        self.module.warn(
+        self._warn(
             f"the host put the old files of {self.name!r} back at {state['time']}: {state['reason']}. "
             f"See `journalctl -t devnode-guard` there."
         )
@@ -713,12 +717,12 @@ class FileSet:
             resumed=resumed,
         )
         for item in plan.foreign:
-            self.module.warn(
+            self._warn(
                 f"{item['path']} was changed by somebody else ({item['what']}) since the last run; "
                 f"it {'would be' if self.check else 'is'} replaced."
             )
         if resumed:
-            self.module.warn(f"an earlier run was interrupted while it changed {self.name!r}; this one finishes it.")
+            self._warn(f"an earlier run was interrupted while it changed {self.name!r}; this one finishes it.")
         if self.module._diff:
             diffs = []
             for change in plan.changes:

@@ -15,6 +15,11 @@ description:
   - Changes nothing.
 author: The devnode.gpu authors (@devnode)
 options:
+  state:
+    description: With V(absent), nothing is refused that would cut somebody off.
+    type: str
+    choices: [present, absent]
+    default: present
   services:
     description: What may be reached on this host, see the role.
     type: list
@@ -73,24 +78,32 @@ from dataclasses import asdict
 from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.devnode.gpu.plugins.module_utils import firewall, session
+from ansible_collections.devnode.gpu.plugins.module_utils import firewall, session, sshd_check
+
+SSHD = "/usr/sbin/sshd"
 
 
-def _ssh_ports(module: AnsibleModule) -> set[int]:
+def _ssh_ports() -> set[int]:
     """Where sshd listens by its configuration: it may have moved since this connection was opened."""
-    spec = "user=root,host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22"
-    if not os.path.exists("/usr/sbin/sshd"):
+    if not os.path.exists(SSHD):
         return set()
-    code, out, _err = module.run_command(["/usr/sbin/sshd", "-T", "-C", spec])
-    words = [line.split() for line in out.splitlines()] if code == 0 else []
-    return {int(pair[1]) for pair in words if len(pair) == 2 and pair[0].lower() == "port" and pair[1].isdigit()}
+    effective, _failure = sshd_check.ask(SSHD, [], "root", "127.0.0.1")
+    return {int(port) for port in effective.get("port", []) if port.isdigit()}
 
 
-def _present(module: AnsibleModule) -> Optional[firewall.Present]:
+def _own_resolvers() -> list[str]:
+    try:
+        with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as handle:
+            return firewall.name_servers(handle.read())
+    except OSError:
+        return []
+
+
+def _present() -> Optional[firewall.Present]:
     connected = session.current()
     if connected is None:
         return None
-    ports = {connected.server_port} | _ssh_ports(module)
+    ports = {connected.server_port} | _ssh_ports()
     return firewall.Present(connected.client, tuple(sorted(ports)))
 
 
@@ -107,6 +120,7 @@ def main() -> None:
     dicts: dict[str, Any] = {"type": "list", "elements": "dict", "default": []}
     module = AnsibleModule(
         argument_spec={
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "services": dicts,
             "egress": dicts,
             "egress_resolvers": {"type": "list", "elements": "str", "default": []},
@@ -127,11 +141,14 @@ def main() -> None:
             given["container_interfaces"],
             given["egress_resolvers"],
             given["egress_log_group"],
+            _own_resolvers(),
         )
     except firewall.FirewallError as error:
         module.fail_json(msg=str(error))
         raise AssertionError from error  # fail_json does not come back
-    problems = firewall.refusals(plan, _present(module), _bridges(given["container_interfaces"]))
+    if given["state"] == "absent":
+        module.exit_json(changed=False, plan=asdict(plan))
+    problems = firewall.refusals(plan, _present(), _bridges(given["container_interfaces"]))
     if problems:
         module.fail_json(msg="\n".join(problems))
     module.exit_json(changed=False, plan=asdict(plan))

@@ -14,6 +14,15 @@ description:
   - Changes nothing.
 author: The devnode.gpu authors (@devnode)
 options:
+  state:
+    description: V(absent) gives what is needed to take the policy away again.
+    type: str
+    choices: [present, absent]
+    default: present
+  drop_in:
+    description: Where the policy's file lies.
+    type: path
+    default: /etc/ssh/sshd_config.d/00-devnode.conf
   port:
     description: Port to listen on.
     type: int
@@ -98,6 +107,11 @@ options:
     description: UnusedConnectionTimeout in seconds.
     type: int
     default: 7200
+  channel_timeouts:
+    description: ChannelTimeout, such as C(direct-tcpip=12h).
+    type: list
+    elements: str
+    default: []
   allowed_overrides:
     description: Keywords that Match blocks of other files may set.
     type: list
@@ -126,8 +140,10 @@ sections:
   returned: success
   type: list
   elements: dict
-socket_files:
-  description: Files for file_set that make ssh.socket listen where the policy says. Empty when sshd runs by itself.
+files:
+  description:
+    - Files for file_set beside the policy. What makes ssh.socket listen where the policy says, where it is in use.
+    - An C(sshd_config) with one more line, where it does not include the policy.
   returned: success
   type: list
   elements: dict
@@ -158,11 +174,12 @@ import json
 import os
 import pwd
 import re
+import stat
 from dataclasses import asdict
 from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.devnode.gpu.plugins.module_utils import session, ssh_policy
+from ansible_collections.devnode.gpu.plugins.module_utils import session, ssh_policy, sshd_check
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public_key
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError
 
@@ -190,11 +207,8 @@ class Host:
     def effective(self) -> dict[str, str]:
         """The configuration in effect now."""
         os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
-        code, out, _err = self.module.run_command(
-            [SSHD, "-T", "-C", "user=root,host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22"]
-        )
-        pairs = (line.partition(" ") for line in out.splitlines()) if code == 0 else ()
-        return {keyword.lower(): value for keyword, _space, value in pairs}
+        found, _failure = sshd_check.ask(SSHD, [], "root", "127.0.0.1")
+        return {keyword: values[-1] for keyword, values in found.items()}
 
     def addresses(self) -> tuple[str, ...]:
         """This host's own addresses."""
@@ -258,6 +272,7 @@ def _account(effective: dict[str, str]) -> Optional[ssh_policy.Account]:
         name=entry.pw_name,
         groups=tuple(sorted(set(groups))),
         has_usable_key=_usable_key(entry.pw_dir),
+        address=connected.client,
         other_key_sources=any(effective.get(name, "none") != "none" for name in others),
     )
 
@@ -270,7 +285,12 @@ def _host_keys() -> dict[str, str]:
     return found
 
 
-def gather(host: Host) -> ssh_policy.Facts:
+def _bits(host: Host, key: str) -> int:
+    words = host.lines("ssh-keygen", "-l", "-f", key)
+    return int(words[0]) if words and words[0].isdigit() else 0
+
+
+def gather(host: Host, host_key_types: tuple[str, ...]) -> ssh_policy.Facts:
     """Everything that the policy depends on."""
     version = ssh_policy.parse_version(host.run(SSHD, "-V"))
     if version is None:
@@ -281,6 +301,7 @@ def gather(host: Host) -> ssh_policy.Facts:
     def offered(query: str, keyword: str) -> tuple[str, ...]:
         return host.lines("ssh", "-Q", query) or tuple(effective.get(keyword, "").split(","))
 
+    host_keys = _host_keys()
     return ssh_policy.Facts(
         version=version,
         kex=offered("kex", "kexalgorithms"),
@@ -290,7 +311,8 @@ def gather(host: Host) -> ssh_policy.Facts:
         key_algorithms=host.lines("ssh", "-Q", "HostKeyAlgorithms")
         or (*host.lines("ssh", "-Q", "key"), *host.lines("ssh", "-Q", "sig"))
         or tuple(effective.get("hostkeyalgorithms", "").split(",")),
-        host_keys=_host_keys(),
+        host_keys=host_keys,
+        rsa_bits=_bits(host, host_keys["rsa"]) if "rsa" in host_key_types and "rsa" in host_keys else 0,
         addresses=host.addresses(),
         account=_account(effective),
     )
@@ -299,25 +321,32 @@ def gather(host: Host) -> ssh_policy.Facts:
 def _socket_files(unit: str, wishes: ssh_policy.Wishes) -> list[dict[str, Any]]:
     if not unit:
         return []
-    listen = [
-        f"[{address}]:{wishes.port}" if ":" in address else f"{address}:{wishes.port}"
-        for address in wishes.listen_addresses
-    ] or [str(wishes.port)]
-    lines = [
-        "# Managed by devnode.gpu (role ssh_server). Under a socket unit, Port and ListenAddress do nothing.",
-        "[Socket]",
-        "ListenStream=",
-        *(f"ListenStream={item}" for item in listen),
-        *(["FreeBind=yes"] if wishes.listen_addresses else []),
-    ]
+    lines = ssh_policy.socket_lines(wishes, os.path.exists("/proc/net/if_inet6"))
     # zz-: behind the drop-in that Ubuntu's generator makes.
     return [{"path": f"/etc/systemd/system/{unit}.d/zz-devnode.conf", "content": "\n".join(lines) + "\n"}]
 
 
+def _config_files(module: AnsibleModule, drop_in: str) -> list[dict[str, Any]]:
+    """sshd_config, where it does not include the policy by itself."""
+    try:
+        with open(sshd_check.SSHD_CONFIG, encoding="utf-8") as handle:
+            content = ssh_policy.with_include(handle.read(), drop_in)
+            info = os.fstat(handle.fileno())
+    except (OSError, ValueError) as error:
+        module.fail_json(msg=f"{sshd_check.SSHD_CONFIG} cannot be read ({error}). Reinstall openssh-server's own.")
+        raise AssertionError from error  # fail_json does not come back
+    if content is None:
+        return []
+    mode = f"0{stat.S_IMODE(info.st_mode):o}"
+    owner = {"owner": str(info.st_uid), "group": str(info.st_gid), "mode": mode}
+    return [{"path": sshd_check.SSHD_CONFIG, "content": content, **owner}]
+
+
 def _activate(socket: str, service: str) -> list[dict[str, Any]]:
-    config = ["/etc/ssh/sshd_config.d/*"]
+    config = ["/etc/ssh/sshd_config.d/*", sshd_check.SSHD_CONFIG]
     if not socket:
-        return [{"argv": ["systemctl", "try-reload-or-restart", service], "when_changed": config}]
+        # Not try-…: when a new policy has ended sshd, the old one has to start it again.
+        return [{"argv": ["systemctl", "reload-or-restart", service], "when_changed": config}]
     # systemd does not start a socket while its service runs, so the service stops first. Sessions stay: the unit kills
     # only the listener (KillMode=process). The next connection starts it again, with the new configuration.
     units = [f"/etc/systemd/system/{socket}.d/*"]
@@ -328,10 +357,17 @@ def _activate(socket: str, service: str) -> list[dict[str, Any]]:
     ]
 
 
-def _next_port(wishes: ssh_policy.Wishes) -> int:
+def _next_port(ports: list[int]) -> int:
     # Not simply the policy's port: the controller may come through a gateway that maps another one to it.
     connected = session.current()
-    return wishes.port if connected and connected.server_port != wishes.port else 0
+    return ports[0] if connected and connected.server_port not in ports else 0
+
+
+def _ports_without(drop_in: str) -> list[int]:
+    """Where sshd listens when the policy is gone."""
+    settings = sshd_check.read_settings(sshd_check.SSHD_CONFIG)
+    words = [item.value for item in settings if item.keyword == "port" and item.path != drop_in and not item.match]
+    return [int(word) for word in words if word.isdigit()] or [22]
 
 
 def main() -> None:
@@ -339,6 +375,8 @@ def main() -> None:
     strings: dict[str, Any] = {"type": "list", "elements": "str", "default": []}
     module = AnsibleModule(
         argument_spec={
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "drop_in": {"type": "path", "default": "/etc/ssh/sshd_config.d/00-devnode.conf"},
             "port": {"type": "int", "default": 22},
             "listen_addresses": strings,
             "host_key_types": {
@@ -368,6 +406,7 @@ def main() -> None:
             "login_grace_time": {"type": "int", "default": 30},
             "client_alive_interval": {"type": "int", "default": 60},
             "unused_connection_timeout": {"type": "int", "default": 7200},
+            "channel_timeouts": strings,
             "allowed_overrides": strings,
         },
         supports_check_mode=True,
@@ -377,23 +416,27 @@ def main() -> None:
     given: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in module.params.items()
     }
+    state, drop_in = given.pop("state"), given.pop("drop_in")
+    if state == "absent":
+        given["operators"] = ()
     wishes = ssh_policy.Wishes(**given)
     problems = ssh_policy.invalid(wishes)
     if problems:
         module.fail_json(msg="\n".join(problems))
     host = Host(module)
-    facts = gather(host)
+    facts = gather(host, wishes.host_key_types)
     problems = ssh_policy.refusals(wishes, facts)
     if problems:
         module.fail_json(msg="\n".join(problems))
     socket = host.socket_unit()
+    ports = [wishes.port] if state == "present" else _ports_without(drop_in)
     module.exit_json(
         changed=False,
         sections=[asdict(section) for section in ssh_policy.sections(wishes, facts)],
-        socket_files=_socket_files(socket, wishes),
+        files=_socket_files(socket, wishes) + _config_files(module, drop_in),
         activate=_activate(socket, host.service_unit()),
-        check_arguments=ssh_policy.check_arguments(wishes),
-        next_port=_next_port(wishes),
+        check_arguments=ssh_policy.check_arguments(wishes, facts),
+        next_port=_next_port(ports),
         version=".".join(str(number) for number in facts.version),
     )
 

@@ -163,3 +163,40 @@ def test_nothing_unquotable_gets_into_the_rules(name, source, rate, interface):
         return
     assert render(made).count("{") == render(made).count("}")
     assert render(made).isascii()
+
+
+def test_the_hosts_own_name_servers():
+    text = "# x\nnameserver 192.0.2.53\nnameserver fe80::1%eth0\nnameserver\nnameserver bad\nsearch example.org\n"
+    assert firewall.name_servers(text) == ["192.0.2.53", "fe80::1"]
+    made = firewall.make_plan([SSH], [], {}, [], ["host", "192.0.2.54"], 0, ["192.0.2.53", "::1"])
+    assert made.resolvers == {"ip": ["192.0.2.53", "192.0.2.54"], "ip6": ["::1"]}
+    with pytest.raises(firewall.FirewallError, match=r"resolv\.conf lists none"):
+        firewall.make_plan([SSH], [], {}, [], ["host"], 0, [])
+
+
+def test_what_containers_may_reach_all_the_same():
+    reach = [{"address": "192.0.2.11", "port": 5000}, {"address": "::5", "port": 53, "protocol": "udp"}]
+    text = render(plan(containers={"reach": reach}))
+    chains = text.split("chain ")
+    for name in ("input", "before_dnat", "from_containers"):
+        (chain,) = (part for part in chains if part.startswith(name))
+        asked = chain.index("ip daddr 192.0.2.11 tcp dport 5000")
+        assert asked < chain.index("reject" if name != "before_dnat" else "counter drop"), name
+        assert "ip6 daddr ::5 udp dport 53" in chain
+
+
+@pytest.mark.parametrize("wrong", [{"address": "a"}, {"port": 0}, {"protocol": "icmp"}, {"strange": 1}])
+def test_a_wrong_exception_is_refused(wrong):
+    with pytest.raises(firewall.FirewallError, match=r"host_firewall_containers\.reach\[0\]"):
+        plan(containers={"reach": [{"address": "::1", "port": 1, **wrong}]})
+    with pytest.raises(firewall.FirewallError, match="is not a list"):
+        plan(containers={"reach": "x"})
+
+
+def test_the_rules_are_loaded_after_the_guard_and_before_the_network():
+    """Rules that nobody confirmed before a restart must not be loaded."""
+    unit = (TEMPLATE.parent / "devnode-firewall.service.j2").read_text()
+    (after,) = (line for line in unit.splitlines() if line.startswith("After="))
+    (before,) = (line for line in unit.splitlines() if line.startswith("Before="))
+    assert "devnode-guard-boot.service" in after
+    assert {"network-pre.target", "ssh.service", "docker.service"} <= set(before.removeprefix("Before=").split())

@@ -150,3 +150,81 @@ def test_wrong_values_are_named(changes, name):
 
 def test_the_defaults_are_valid():
     assert ssh_policy.invalid(Wishes()) == []
+
+
+DROP_IN = "/etc/ssh/sshd_config.d/00-devnode.conf"
+
+
+@pytest.mark.parametrize(
+    ("text", "needed"),
+    [
+        ("Include /etc/ssh/sshd_config.d/*.conf\nPort 22\n", False),
+        ('Port 22\ninclude = "sshd_config.d/*.conf"\n', False),
+        ("Port 22\n", True),
+        ("# Include /etc/ssh/sshd_config.d/*.conf\n", True),
+        ("Include /etc/ssh/other.d/*.conf\n", True),
+        ("Match User x\n  Include /etc/ssh/sshd_config.d/*.conf\n", True),
+        ("", True),
+    ],
+)
+def test_an_include_is_added_where_there_is_none(text, needed):
+    found = ssh_policy.with_include(text, DROP_IN)
+    assert (found is not None) is needed
+    if found is not None:
+        assert found.endswith(text)
+        # Other files of that directory were not in effect until now.
+        assert "\nInclude /etc/ssh/sshd_config.d/*-devnode*.conf\n" in found
+        # It stays what it is, with whatever somebody writes below it.
+        assert ssh_policy.with_include(found + "Port 22\n", DROP_IN) == found + "Port 22\n"
+
+
+def test_without_include_there_is_no_policy():
+    (found,) = ssh_policy.refusals(Wishes(), replace(FACTS, version=(8, 0)))
+    assert "8.2" in found
+
+
+def test_a_short_rsa_host_key_is_refused():
+    facts = replace(FACTS, host_keys={**FACTS.host_keys, "rsa": "/etc/ssh/ssh_host_rsa_key"}, rsa_bits=2048)
+    (found,) = ssh_policy.refusals(Wishes(host_key_types=("ed25519", "rsa")), facts)
+    assert "2048" in found
+    assert "-b 4096" in found
+    assert ssh_policy.refusals(Wishes(host_key_types=("ed25519", "rsa")), replace(facts, rsa_bits=3072)) == []
+
+
+def test_options_come_with_the_version_that_has_them():
+    wishes = Wishes(channel_timeouts=("direct-tcpip=12h", "session=1d"))
+    assert value("ChannelTimeout", wishes) == "direct-tcpip=12h session=1d"
+    assert value("PerSourceMaxStartups") == "none"
+    old = replace(FACTS, version=(8, 4))
+    assert value("ChannelTimeout", wishes, old) is None
+    assert value("PerSourceMaxStartups", facts=old) is None
+    assert value("ChannelTimeout") is None
+
+
+def test_the_check_asks_for_the_networks_and_for_who_is_connected():
+    wishes = Wishes(operators=("ops",), exempt_networks=("192.0.2.0/24", "2001:db8::5"))
+    facts = replace(FACTS, account=Account("automation", address="10.0.0.1"))
+    assert ssh_policy.check_arguments(wishes, facts) == [
+        "--user=ops",
+        "--address=192.0.2.0",
+        "--address=2001:db8::5",
+        "--keep=automation@10.0.0.1",
+    ]
+
+
+@pytest.mark.parametrize("wrong", ["direct-tcpip", "x=1;y", "session=1h\n", "=1h"])
+def test_a_wrong_channel_timeout_is_refused(wrong):
+    (found,) = ssh_policy.invalid(Wishes(channel_timeouts=(wrong,)))
+    assert "ssh_server_channel_timeouts[0]" in found
+
+
+def test_under_a_socket_unit_each_family_has_its_own():
+    assert ssh_policy.socket_lines(Wishes(port=2222), True)[2:] == [
+        "ListenStream=",
+        "ListenStream=0.0.0.0:2222",
+        "ListenStream=[::]:2222",
+        "BindIPv6Only=ipv6-only",
+    ]
+    assert "ListenStream=[::]:22" not in ssh_policy.socket_lines(Wishes(), False)
+    one = ssh_policy.socket_lines(Wishes(listen_addresses=("192.0.2.7", "2001:db8::7")), True)
+    assert one[3:5] == ["ListenStream=192.0.2.7:22", "ListenStream=[2001:db8::7]:22"]

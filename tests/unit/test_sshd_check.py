@@ -98,8 +98,54 @@ def test_match_blocks_of_others_are_told_unless_allowed():
 
 
 def test_a_policy_that_is_not_included():
-    (found,) = sshd_check.not_read(POLICY, [], "/etc/ssh/sshd_config")
+    (found,) = sshd_check.not_read(POLICY, {}, "/etc/ssh/sshd_config")
     assert "Include /etc/ssh/sshd_config.d/*.conf" in found
+
+
+@pytest.mark.parametrize(("config", "read"), [("Include {0}\n", True), ("Match User x\n  Include {0}\n", False)])
+def test_a_policy_that_is_included_for_some_only_is_not_in_effect(tree, config, read):
+    root = tree({"/etc/ssh/sshd_config": config.format(POLICY), POLICY: "Match Group ops\n  MaxSessions 3\n"})
+    files = {}
+    sshd_check.read_settings("/etc/ssh/sshd_config", root=root, files=files)
+    assert (sshd_check.not_read(POLICY, files, "/etc/ssh/sshd_config") == []) is read
+
+
+def test_more_than_sshd_can_hand_on_is_refused(tree):
+    targets = " ".join(f"10.0.0.{number % 250}:{number}" for number in range(14000))
+    lines = f"Match User a\n  PermitOpen {targets}\n"
+    root = tree({"/etc/ssh/sshd_config": f"Include {POLICY}\n", POLICY: lines})
+    files = {}
+    sshd_check.read_settings("/etc/ssh/sshd_config", root=root, files=files)
+    (found,) = sshd_check.too_large(files)
+    assert POLICY in found
+    assert "200 are allowed" in found
+    files[POLICY] = sshd_check.Source(200 * 1024 - 100, "")
+    assert sshd_check.too_large(files) == []
+
+
+@pytest.mark.parametrize(
+    ("effective", "keyword"),
+    [
+        ({}, ""),
+        ({"allowusers": ["grace", "ops"]}, "allowusers"),
+        ({"allowusers": ["grace", "a?a"]}, ""),
+        ({"allowusers": ["ada@10.0.0.0/8"]}, ""),
+        ({"allowusers": ["ada@192.0.2.*"]}, "allowusers"),
+        ({"allowusers": ["ada@*.example.org"]}, ""),  # depends on a name: not ours to say
+        ({"denyusers": ["ad*"]}, "denyusers"),
+        ({"denyusers": ["ada@192.0.2.0/24"]}, ""),
+        ({"allowgroups": ["wheel"]}, "allowgroups"),
+        ({"allowgroups": ["wheel", "staff"]}, ""),
+        ({"denygroups": ["sta*"], "allowusers": ["ada"]}, "denygroups"),
+    ],
+)
+def test_who_is_shut_out_by_lists_of_users(effective, keyword):
+    assert sshd_check.shut_out("Ada", "10.1.2.3", ["ada", "staff"], effective) == keyword
+
+
+def test_without_an_address_only_what_is_certain_counts():
+    assert sshd_check.shut_out("ada", "", [], {"allowusers": ["ada@10.0.0.1"]}) == ""
+    assert sshd_check.shut_out("ada", "", [], {"denyusers": ["ada@10.0.0.1"]}) == ""
 
 
 def test_the_whole_program(tmp_path, monkeypatch, capsys):
@@ -118,6 +164,17 @@ def test_the_whole_program(tmp_path, monkeypatch, capsys):
     sshd.write_text("#!/bin/sh\necho passwordauthentication no\necho maxsessions 64\n")
     main.write_text(f"Include {policy}\nPasswordAuthentication yes\n")
     assert sshd_check.main([str(policy), "--sshd", str(sshd)]) == 0
+    # For one address only, and with somebody shut out.
+    sshd.write_text(
+        '#!/bin/sh\ncase "$*" in *addr=192.0.2.9*) word=yes;; *) word=no;; esac\n'
+        "echo passwordauthentication $word\necho maxsessions 64\necho allowusers ops\n"
+    )
+    arguments = [str(policy), "--sshd", str(sshd), "--address=192.0.2.9", "--keep=root@192.0.2.9"]
+    main.write_text(f"Include {policy}\nAllowUsers ops\n")
+    assert sshd_check.main(arguments) == 1
+    told = capsys.readouterr().err
+    assert "is 'yes' for nobody from 192.0.2.9, root from 192.0.2.9, asked: 'no'." in told
+    assert f"root could not log in from 192.0.2.9 any more, because of allowusers: {main}:2 says ops" in told
     sshd.write_text("#!/bin/sh\necho line 3: bad >&2; exit 255\n")
     assert sshd_check.main([str(policy), "--sshd", str(sshd)]) == 1
     assert "refuses its configuration: line 3: bad" in capsys.readouterr().err

@@ -46,6 +46,17 @@ def test_bastion():
     ]
 
 
+def test_a_target_that_is_a_name_needs_the_bastions_name_servers():
+    assert bastion_plan(loaded(), "bastion")["firewall"]["egress_resolvers"] == []
+
+    def named(values):
+        values["nodes"]["gpu-01"] = {"devnode_address": "gpu-01.lab.internal", "devnode_ip": "10.0.0.11"}
+
+    plan = bastion_plan(loaded(named), "bastion")
+    assert plan["firewall"]["egress_resolvers"] == ["host"]
+    assert {"address": "10.0.0.11", "port": 2201} in plan["firewall"]["egress"][0]["targets"]
+
+
 def test_node():
     plan = node_plan(loaded(), "gpu-01")
     assert plan["ssh_server"]["operators"][0]["keys"] == [key("olga")]

@@ -7,7 +7,7 @@ import re
 import subprocess
 
 import pytest
-from scenario_hosts import FOLDER, play, ssh
+from scenario_hosts import FOLDER, address, play, ssh
 
 CHECK = "/usr/local/sbin/devnode-sshd-check /etc/ssh/sshd_config.d/00-devnode.conf --user=ops --listening"
 
@@ -88,7 +88,8 @@ def test_the_policy_is_in_effect(host):
 
 def test_penalties_spare_the_exempt_networks(host):
     exempt = effective(host).get("persourcepenaltyexemptlist")
-    assert exempt == ("192.0.2.0/24" if "10.0" in host.run("/usr/sbin/sshd -V").stderr else None)
+    asked = f"192.0.2.0/24,{address('debian12')}"
+    assert exempt == (asked if "10.0" in host.run("/usr/sbin/sshd -V").stderr else None)
 
 
 @pytest.mark.parametrize(
@@ -119,19 +120,36 @@ def test_a_hole_in_another_file_is_named_and_nothing_is_changed(host, name):
     assert effective(host)["maxsessions"] == "64"
 
 
+def test_lists_of_users_elsewhere_that_shut_out_are_named(host, name):
+    """sshd -T says that all is as asked; still nobody of ours would get in."""
+    host.check_output("printf 'AllowUsers grace\\n' > /etc/ssh/sshd_config.d/60-people.conf")
+    done = apply(name, "-e", '{"ssh_server_max_sessions": 65}')
+    host.check_output("rm /etc/ssh/sshd_config.d/60-people.conf")
+    text = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 2, text
+    assert "automation could not log in from" in text
+    assert "ops could not log in any more, because of allowusers: /etc/ssh/sshd_config.d/60-people.conf:1" in text
+    assert effective(host)["maxsessions"] == "64"
+
+
 @pytest.mark.parametrize("unit", ["ssh.service", "ssh.socket"])
 def test_another_port(host, name, unit):
     """The guard comes back on the new port; the next run starts there and goes back."""
     if unit == "ssh.socket":
         # A moment without a listener; the test's own connection stays.
         host.check_output("systemctl disable -q --now ssh.service; systemctl enable -q --now ssh.socket")
-    there = apply(name, "-e", "ssh_server_port=2222")
+    where = address(name)
+    there = apply(name, "-e", f'{{"ssh_server_port": 2222, "ssh_server_listen_addresses": ["{where}"]}}')
     assert there.returncode == 0, there.stdout + there.stderr
     listening = host.check_output("ss -Hltn").split()
     back = apply(name, "-e", "ssh_server_port=22 ansible_port=2222")
     assert back.returncode == 0, back.stdout + back.stderr
-    assert any(word.endswith(":2222") for word in listening)
+    assert [word for word in listening if word.endswith(":2222")] == [f"{where}:2222"]
     assert not any(word.endswith(":22") for word in listening)
+    # Never one socket for both families ("*"): IPv4 clients would be counted as IPv6 ones, whom nobody exempts.
+    ours = [word for word in host.check_output("ss -Hltn").split() if word.endswith(":22")]
+    assert ours[0] == "0.0.0.0:22"
+    assert "*:22" not in ours
     assert ssh(name, "true").returncode == 0
 
 

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whatever goes wrong with a new policy, both hosts are back on the old one by themselves, and the next run says so.
+
+The role refuses what it can foresee. So that something is left to go wrong, some of these put another policy in the
+place of the one that it has worked out, as if it had a bug.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+from scenario_hosts import FOLDER, SCENARIO, play, root, ssh
+
+HOSTS = ("debian12", "debian13")
+DROP_IN = "/etc/ssh/sshd_config.d/00-devnode.conf"
+WINDOW = 8
+PREFIX = os.environ.get("DEVNODE_PREFIX", "devnode")
+
+
+def instead(*lines):
+    """Extra variables with these lines instead of the policy."""
+    policy = {
+        "sections": [{"why": "A mistake.", "lines": lines}],
+        "files": [],
+        "activate": [{"argv": ["systemctl", "reload-or-restart", "ssh.service"]}],
+        "check_arguments": [],
+        "next_port": 0,
+    }
+    return json.dumps({"__ssh_server_policy": policy})
+
+
+def everywhere(look):
+    return {host: root(host, look) for host in HOSTS}
+
+
+def policies():
+    return everywhere(f"cat {DROP_IN} && sshd -T | sort && systemctl is-active ssh.service")
+
+
+def failed_on_both(done, *words):
+    assert done.returncode == 2, done.stdout + done.stderr
+    text = " ".join((done.stdout + done.stderr).split())
+    for word in words:
+        assert text.count(word) >= len(HOSTS), (word, text)
+
+
+def at_the_console(host, command):
+    """Where no network is needed."""
+    argv = ["docker", "exec", f"{PREFIX}-ssh_server-{host}", "sh", "-c", command]
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def until(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.2)
+
+
+def start_and_kill(variables, window):
+    """`kill -9` of ansible when the new policy is in effect and nobody has confirmed it."""
+    argv = ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "-e", variables]
+    argv += ["-e", f"ssh_server_guard_window={window}", str(SCENARIO / "converge.yml")]
+    run = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    state = "cat /var/lib/devnode/guard/ssh_server/state.json"
+    for host in HOSTS:
+        until(lambda host=host: '"waiting"' in at_the_console(host, state), 40)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+
+
+def next_run_says(reason):
+    done = play()
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = " ".join((done.stdout + done.stderr).split())
+    assert text.count("the host put the old files of 'ssh_server' back at") == len(HOSTS), text
+    assert text.count(reason) >= len(HOSTS), text
+
+
+def test_a_syntax_error_never_comes_to_sshd():
+    before = policies()
+    starts = everywhere("systemctl show -P ExecMainPID ssh.service; journalctl -u ssh --no-pager | grep -c SIGHUP || :")
+    failed_on_both(play("-e", instead("NoSuchOption yes")), "nothing was changed on this host", "NoSuchOption")
+    assert policies() == before
+    assert starts == everywhere(
+        "systemctl show -P ExecMainPID ssh.service; journalctl -u ssh --no-pager | grep -c SIGHUP || :"
+    )
+
+
+def test_a_port_that_another_program_has_and_an_sshd_that_ends_over_it():
+    """Something listens on the new port, so only the new connection shows that it is not sshd."""
+    before = policies()
+    program = "python3 -c 'import http.server; http.server.test(port=2222, bind=None)'"
+    everywhere(f"systemd-run -q --unit=squatter {program}; until ss -Hltn | grep -q :2222; do sleep 0.1; done")
+    try:
+        done = play("-e", "ssh_server_port=2222")
+        failed_on_both(done, "the host put the old files back by itself")
+    finally:
+        for host in HOSTS:
+            at_the_console(host, "systemctl stop squatter")
+    assert policies() == before
+    assert all(ssh(host, "true").returncode == 0 for host in HOSTS)
+
+
+def test_a_list_of_users_without_the_operator_and_ansible_killed():
+    before = policies()
+    start_and_kill(instead("AllowUsers somebody"), WINDOW)
+    for host in HOSTS:
+        until(lambda host=host: ssh(host, "true").returncode == 0, WINDOW + 8)
+    assert policies() == before
+    next_run_says(f"no new connection confirmed it within {WINDOW} s")
+    assert policies() == before
+
+
+def test_a_wrong_port_and_a_reboot_before_anybody_notices():
+    before = policies()
+    start_and_kill(instead("Port 2222"), 600)
+    for host in HOSTS:
+        assert ":2222" in at_the_console(host, "ss -Hltn")
+    argv = ["docker", "restart", "--time", "5", *(f"{PREFIX}-ssh_server-{host}" for host in HOSTS)]
+    subprocess.run(argv, check=True, capture_output=True, timeout=90)
+    for host in HOSTS:
+        until(lambda host=host: ssh(host, "true").returncode == 0, 40)
+        order = root(host, "systemctl show -P ActiveEnterTimestampMonotonic devnode-guard-boot ssh").split()
+        assert int(order[0]) < int(order[1])
+    assert policies() == before
+    next_run_says("the host restarted before the change was confirmed")
+    assert (FOLDER / "ops").exists()
