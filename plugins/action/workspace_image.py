@@ -12,6 +12,29 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible_collections.devnode.gpu.plugins.action.known_hosts_record import locked, write_atomically
+
+
+def read_lock(path: Path | None) -> dict[str, str]:
+    """Digests by image."""
+    if path is None or not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["images"]
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise ValueError(f"{path} cannot be read as what this role wrote ({exc}); mend it or take it away") from exc
+    return {str(name): str(digest) for name, digest in found.items()}
+
+
+def add_to_lock(path: Path, digests: dict[str, str]) -> bool:
+    """Record these; whether that changed anything. Hosts of a play run at the same time."""
+    with locked(path.parent):
+        before = read_lock(path)
+        after = {**before, **digests}
+        if after == before:
+            return False
+        write_atomically(path, json.dumps({"images": dict(sorted(after.items()))}, indent=2) + "\n")
+    return True
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -29,6 +52,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         authorities = str(args.pop("extra_ca", "") or "")
         if authorities:
             context["ca/devnode-extra.crt"] = authorities.strip() + "\n"
+        lock = self._lock_path(str(args.get("lock_file") or ""), task_vars or {})
+        try:
+            args["_locked"] = read_lock(lock)
+        except ValueError as exc:
+            raise AnsibleActionFail(f"lock_file: {exc}") from exc
+        args["lock_file"] = str(lock or "")
         args["_context"] = base64.b64encode(zlib.compress(json.dumps(context).encode())).decode()
         try:
             result: dict[str, Any] = self._execute_module(
@@ -37,7 +66,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         result.pop("invocation", None)
+        if lock and not result.get("failed") and not self._task.check_mode and add_to_lock(lock, result["digests"]):
+            result["actions"].append(f"record digests in {lock.name}")
+            result["changed"] = True
         return result
+
+    def _lock_path(self, given: str, variables: dict[str, Any]) -> Path | None:
+        """Where the record lies; a relative path counts from the inventory."""
+        return (Path(str(variables.get("inventory_dir") or ".")) / Path(given).expanduser()) if given else None
 
     def _folder(self, name: str) -> dict[str, str]:
         """The text files of one of the role's folders."""

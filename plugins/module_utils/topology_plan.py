@@ -134,6 +134,9 @@ def _workspace(topology: Topology, workspace: Workspace, node: Host, doors: List
         "pids": workspace.pids,
         "shm_size": workspace.shm_size,
         "stop_grace": workspace.stop_grace,
+        "ulimits": dict(sorted(workspace.ulimits.items())),
+        "sudo": workspace.sudo,
+        "tmux": workspace.tmux,
         "mounts": [
             {"source": mount.source, "target": mount.target, "read_only": mount.read_only}
             for mount in sorted(workspace.mounts, key=lambda mount: mount.target)

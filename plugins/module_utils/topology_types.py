@@ -121,6 +121,9 @@ class Workspace:
     pids: int = 4096
     shm_size: str = "8g"
     stop_grace: int = 1
+    ulimits: Dict[str, str] = field(default_factory=dict)
+    sudo: bool = False
+    tmux: bool = False
     mounts: Tuple[Mount, ...] = ()
     forwards: Tuple[Forward, ...] = ()
     project: str = ""

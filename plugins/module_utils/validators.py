@@ -42,6 +42,14 @@ UID_MIN, UID_MAX = 1000, 2147483647
 # Debian policy 9.2.2: reserved, and "nobody"; systemd takes 61184-65519 for dynamic users.
 UID_RESERVED = (60000, 65535)
 
+# The names that docker run --ulimit takes.
+ULIMITS = tuple(
+    """
+    core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack
+    """.split()  # noqa: SIM905 - a list of words reads better
+)
+ULIMIT_RE = re.compile(r"(-1|[0-9]{1,15})(?::(-1|[0-9]{1,15}))?")
+
 PRIVATE_MARKS = ("PRIVATE KEY", "b3BlbnNzaC1rZXktdjE", "PuTTY-User-Key-File", "AGE-SECRET-KEY-")
 
 
@@ -228,6 +236,22 @@ def choice(value: Any, choices: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise InvalidError("is not one of the choices", ", ".join(choices))
     return str(value)
+
+
+def ulimit_name(value: Any) -> str:
+    """The name of a resource limit."""
+    return choice(value, ULIMITS)
+
+
+def ulimit(value: Any) -> str:
+    """A resource limit as SOFT:HARD; one number is both, -1 is none."""
+    found = ULIMIT_RE.fullmatch("" if isinstance(value, bool) else str(value))
+    if not found:
+        raise InvalidError("is not a limit", "a whole number, SOFT:HARD, or -1 for none")
+    soft, hard = found.group(1), found.group(2) or found.group(1)
+    if hard != "-1" and (soft == "-1" or int(soft) > int(hard)):
+        raise InvalidError("has a soft limit above its hard limit", "SOFT:HARD with SOFT not above HARD")
+    return f"{soft}:{hard}"
 
 
 def path(value: Any) -> str:

@@ -34,6 +34,8 @@ SYSTEM_DIRS = tuple(f"/{top}" for top in _SYSTEM)
 SYSTEM_TOPS = tuple(f"/{top}" for top in ("", "home", "opt", "tmp"))
 # What sshd and the accounts need, and no more: becoming a person, the sandbox of sshd, a new home, ending sessions.
 CAPABILITIES = ("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID", "SYS_CHROOT")
+# What installing packages as root takes besides. Still not: devices, network, other people's processes on the host.
+SUDO_CAPABILITIES = ("FSETID", "NET_BIND_SERVICE", "SETFCAP", "SETPCAP")
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,9 @@ class Workspace:
     pids: int = 4096
     shm_size: str = "8g"
     stop_grace: int = 1
+    ulimits: Dict[str, str] = field(default_factory=dict)
+    sudo: bool = False
+    tmux: bool = False
     mounts: Tuple[Mount, ...] = ()
     env: Dict[str, str] = field(default_factory=dict)
     jupyter: bool = True
@@ -191,6 +196,9 @@ def _workspace(reader: _Reader, spec: Mapping[str, Any]) -> Workspace:
         pids=take(".pids", get("pids") or 4096, lambda v: validators.integer(v, PIDS_LOW, PIDS_HIGH), 4096),
         shm_size=take(".shm_size", get("shm_size") or "8g", validators.size, "8g"),
         stop_grace=take(".stop_grace", _or(get("stop_grace"), 1), lambda v: validators.integer(v, 0, GRACE_HIGH), 1),
+        ulimits=_ulimits(reader, get("ulimits")),
+        sudo=take(".sudo", get("sudo") or False, validators.boolean, False),
+        tmux=take(".tmux", get("tmux") or False, validators.boolean, False),
         mounts=_mounts(reader, get("mounts")),
         env=_env(reader, get("env")),
         jupyter=take(".jupyter", True if get("jupyter") is None else get("jupyter"), validators.boolean, True),
@@ -251,6 +259,14 @@ def _env(reader: _Reader, value: Any) -> Dict[str, str]:
     for name, text in sorted(reader.pairs(".env", value).items(), key=lambda item: str(item[0])):
         key = reader.take(".env", name, validators.env_name, "")
         found[key] = reader.take(f".env.{key}", text, validators.env_value, "")
+    return found
+
+
+def _ulimits(reader: _Reader, value: Any) -> Dict[str, str]:
+    found = {}
+    for name, limit in sorted(reader.pairs(".ulimits", value).items(), key=lambda item: str(item[0])):
+        key = reader.take(".ulimits", name, validators.ulimit_name, "")
+        found[key] = reader.take(f".ulimits.{name}", limit, validators.ulimit, "")
     return found
 
 
@@ -341,6 +357,8 @@ def config_json(workspace: Workspace, options: Options) -> str:
         "members": [{"name": item.name, "uid": item.uid} for item in workspace.members],
         "agent_forwarding": workspace.agent_forwarding,
         "jupyter": workspace.jupyter,
+        "sudo": workspace.sudo,
+        "tmux": workspace.tmux,
         "stop_grace": workspace.stop_grace,
         "exempt_networks": list(workspace.exempt_networks),
         "environment": sorted({*options.environment_allow, *workspace.env}),
@@ -394,8 +412,10 @@ def create_arguments(workspace: Workspace, options: Options) -> List[str]:
         *("--stop-timeout", str(workspace.stop_grace + 4)),
         *("--cap-drop", "ALL"),
     ]
-    words += [word for name in CAPABILITIES for word in ("--cap-add", name)]
-    words += ["--security-opt", "no-new-privileges"]
+    capabilities = sorted((*CAPABILITIES, *SUDO_CAPABILITIES)) if workspace.sudo else CAPABILITIES
+    words += [word for name in capabilities for word in ("--cap-add", name)]
+    words += [] if workspace.sudo else ["--security-opt", "no-new-privileges"]
+    words += [word for name, limit in sorted(workspace.ulimits.items()) for word in ("--ulimit", f"{name}={limit}")]
     words += ["--cpus", workspace.cpus] if workspace.cpus else []
     words += ["--memory", workspace.memory, "--memory-swap", workspace.memory] if workspace.memory else []
     words += [word for device in workspace.gpus for word in ("--device", device)]
@@ -429,6 +449,21 @@ def shape_lines(label: str) -> List[str]:
         return [label]
     options = words[:-1]  # each is a name and a value
     return [" ".join(options[i : i + 2]) for i in range(0, len(options), 2)] + [f"image {words[-1]}"]
+
+
+WINDOW_RE = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
+
+
+def in_window(window: str, minute: int) -> bool:
+    """Whether a minute of the day lies in HH:MM-HH:MM, which may go over midnight. Never in an empty one."""
+    if not window:
+        return False
+    found = WINDOW_RE.fullmatch(window)
+    if not found:
+        raise InvalidError("is not a window", "HH:MM-HH:MM, such as 02:00-05:00")
+    hours, minutes, to_hours, to_minutes = (int(part) for part in found.groups())
+    begin, end = hours * 60 + minutes, to_hours * 60 + to_minutes
+    return begin <= minute < end if begin < end else minute >= begin or minute < end
 
 
 # --- what the host says ----------------------------------------------------------------------------------------------
@@ -478,6 +513,10 @@ def parse_top(text: str) -> List[Process]:
 
 
 JUPYTER_PROGRAMS = ("/opt/jupyter/bin/jupyter-lab", "/usr/local/bin/devnode-jupyter")
+# What runs as root in every workspace. Anything else of root's was started with sudo, or by an operator.
+OWN_PROGRAMS = re.compile(
+    r"/usr/bin/tini|/usr/local/sbin/devnode-workspace|/usr/local/lib/devnode/.*|/usr/sbin/sshd|(/\S*/)?sshd(-[a-z]+)?:?"
+)
 
 
 def _program(command: str) -> str:
@@ -490,8 +529,11 @@ def busy(processes: Iterable[Process], logins: Mapping[int, str]) -> List[str]:
     """What people are doing in a container, in words. An idle JupyterLab is not a person's work."""
     found = []
     for process in processes:
-        if process.uid < validators.UID_MIN or _program(process.command) in JUPYTER_PROGRAMS:
+        program = _program(process.command)
+        if program in JUPYTER_PROGRAMS or 0 < process.uid < validators.UID_MIN:
+            continue
+        if process.uid == 0 and (OWN_PROGRAMS.fullmatch(program) or process.command.endswith("<defunct>")):
             continue
         command = process.command if len(process.command) <= 60 else process.command[:57] + "..."
-        found.append(f"{logins.get(process.uid, process.uid)}: {command} (since {process.started})")
+        found.append(f"{logins.get(process.uid, process.uid or 'root')}: {command} (since {process.started})")
     return found

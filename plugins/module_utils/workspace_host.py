@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import errno
 import glob
 import json
 import os
@@ -17,7 +16,6 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
 from ansible_collections.devnode.gpu.plugins.module_utils.workspace import LABEL, LABEL_SHAPE, Options, Workspace
 
-CDI_PATTERNS = ("/etc/cdi/*", "/var/run/cdi/*")
 WANTS_DIR = "/etc/systemd/system/multi-user.target.wants"
 READY_SECONDS = 40.0
 Run = Callable[[List[str]], Tuple[int, str, str]]
@@ -114,6 +112,22 @@ class Engine:
         return found
 
 
+    def doing(self, container: Container, logins: Mapping[int, str]) -> List[str]:
+        """What people run in a container, in words."""
+        if not container.running:
+            return []
+        code, out = self.try_("top", container.id, "-eo", "uid,pid,lstart,args")
+        if code != 0:
+            return [f"unknown: docker top says {_tail(out, 1)}"]
+        return model.busy(model.parse_top(out), logins)
+
+    def logins_in(self, container: Container) -> Dict[int, str]:
+        """The people of a workspace of which nothing else is known any more."""
+        code, out = self.try_("exec", container.id, "cat", "/etc/passwd") if container.running else (1, "")
+        rows = [line.split(":") for line in out.splitlines()] if code == 0 else []
+        return {int(row[2]): row[0] for row in rows if len(row) == 7 and row[2].isdigit()}
+
+
 _PS = '{{.ID}}\t{{.Names}}\t{{.Label "' + LABEL + '"}}'
 
 
@@ -139,105 +153,6 @@ def _tail(text: str, lines: int = 8) -> str:
     return "\n".join(text.strip().splitlines()[-lines:])
 
 
-# --- before anything is changed --------------------------------------------------------------------------------------
-
-
-def refusals(workspaces: Sequence[Workspace], found: Found, engine: Engine, checking: bool) -> List[str]:
-    """Everything on this host that a workspace would run into, each with the name of the culprit."""
-    problems = []
-    for item in workspaces:
-        where = f'workspace "{item.name}"'
-        if item.container in found.strangers:
-            problems.append(
-                f"{where}: a container {item.container} is there that this role did not make. Rename or remove it."
-            )
-        problems += _port_problems(where, item, found, engine)
-        problems += [
-            f"{where}: mount source {mount.source} is not there on this host. Create or mount it first."
-            for mount in item.mounts
-            if not os.path.isdir(mount.source)
-        ]
-    return problems + _gpu_problems(workspaces, found, checking)
-
-
-def _gpu_problems(workspaces: Sequence[Workspace], found: Found, checking: bool) -> List[str]:
-    asking = [item for item in workspaces if item.gpus]
-    known = known_devices()
-    if not asking or (checking and not known):
-        return []  # the toolkit's role has not run for real yet
-    if found.engine and not found.cdi and not checking:
-        names = ", ".join(item.name for item in asking)
-        return [
-            f"this host's engine does not inject CDI devices, which the GPUs of {names} need. It takes Docker 25 or "
-            'newer with "features": {"cdi": true} in daemon.json (the default since 28.3).'
-        ]
-    has = f"it has {', '.join(known)}" if known else "no CDI specification names any; see nvidia-ctk cdi list"
-    return [
-        f'workspace "{item.name}": GPU "{device}" does not exist on this host ({has}).'
-        for item in asking
-        for device in item.gpus
-        if device not in known
-    ]
-
-
-def known_devices() -> List[str]:
-    """The devices that the CDI specifications of this host name."""
-    names: List[str] = []
-    for pattern in CDI_PATTERNS:
-        for path in sorted(glob.glob(pattern)):
-            if path.endswith((".yaml", ".json")):
-                with open(path, encoding="utf-8", errors="replace") as source:
-                    names += model.cdi_devices(source.read())
-    return sorted(set(names))
-
-
-def _port_problems(where: str, item: Workspace, found: Found, engine: Engine) -> List[str]:
-    family = socket.AF_INET6 if ":" in item.bind_address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((item.bind_address, item.port))
-        except OSError as exc:
-            if exc.errno == errno.EADDRNOTAVAIL:
-                return [f"{where}: bind_address {item.bind_address} is not an address of this host."]
-            if exc.errno == errno.EADDRINUSE:
-                culprit = _holder(item, found, engine)
-                place = f"port {item.port} on {item.bind_address}"
-                return [f"{where}: {place} is taken by {culprit}. Choose another port."] if culprit else []
-            raise
-    return []
-
-
-def _holder(item: Workspace, found: Found, engine: Engine) -> str:
-    """Who listens there; nobody to speak of if it is a workspace of ours, which gives its port up when it has to."""
-    if found.engine:
-        names = engine.ask("ps", "--filter", f"publish={item.port}", "--format", "{{.Names}}").split()
-        if {container.name for container in found.containers.values()} & set(names):
-            return ""
-        if names:
-            return f"container {names[0]}"
-    inodes = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        if os.path.exists(table):
-            with open(table, encoding="ascii") as source:
-                inodes |= listening_inodes(source.read(), item.port)
-    for link in glob.glob("/proc/[0-9]*/fd/*"):
-        try:
-            if os.readlink(link) in {f"socket:[{inode}]" for inode in inodes}:
-                number = link.split("/")[2]
-                with open(f"/proc/{number}/comm", encoding="utf-8", errors="replace") as source:
-                    return f"{source.read().strip()} (pid {number})"
-        except OSError:
-            continue
-    return "another process"
-
-
-def listening_inodes(table: str, port: int) -> "set[str]":
-    """The sockets that listen on a port, from a table of /proc/net."""
-    rows = (line.split() for line in table.splitlines()[1:])
-    return {row[9] for row in rows if len(row) > 9 and row[3] == "0A" and int(row[1].rsplit(":", 1)[1], 16) == port}
-
-
 # --- making it so ----------------------------------------------------------------------------------------------------
 
 
@@ -253,9 +168,10 @@ class Keeper:
         self.result = Result()
         self._to_start: List[Workspace] = []
 
-    def bring(self, workspaces: Sequence[Workspace], found: Found) -> Result:
+    def bring(self, workspaces: Sequence[Workspace], found: Found, purge: Iterable[str] = ()) -> Result:
         """Removed ones go and changed ones are made again if nobody is in them; missing ones are made, all started."""
         self._remove_undeclared({item.name for item in workspaces}, found)
+        self._purge(sorted(set(purge) - {entry["workspace"] for entry in self.result.pending}))
         for item in workspaces:
             self._bring_one(item, found)
         self._start(found)
@@ -269,7 +185,7 @@ class Keeper:
     def _remove_undeclared(self, wanted: "set[str]", found: Found) -> None:
         networks = {name[len("devnode-") :] for name in found.networks}
         undeclared = sorted(({*found.containers, *found.enabled, *networks}) - wanted)
-        gone = [name for name in undeclared if not self._still_busy(name, found.containers.get(name))]
+        gone = [name for name in undeclared if not self._still_busy(name, found)]
         for name in gone:
             self.result.actions.append(f"remove {name}")
             self.result.before[name] = _state_of(found.containers.get(name), name in found.enabled)
@@ -287,23 +203,41 @@ class Keeper:
         elif gone:
             self.result.kept = [f"devnode-{name}-home" for name in gone]
 
-    def _still_busy(self, name: str, container: "Container | None") -> bool:
+    def _purge(self, names: Sequence[str]) -> None:
+        """What removed workspaces left behind, for those named: homes and host keys. There is no way back."""
+        for name in names:
+            code, out = self.engine.try_("volume", "ls", "--quiet", "--filter", f"label={LABEL}={name}")
+            volumes = out.split() if code == 0 else []
+            folder = f"{self.options.state_dir}/{name}"
+            left = [f"volume {volume}" for volume in volumes] + (["its host keys"] if os.path.isdir(folder) else [])
+            if not left:
+                continue
+            self.result.actions.append(f"purge {name}: {', '.join(left)}")
+            self.result.kept = [volume for volume in self.result.kept if volume not in volumes]
+            self.result.before.setdefault(name, {"left behind": left})
+            self.result.after[name] = None
+            if not self.check:
+                if volumes:
+                    self.engine.ask("volume", "rm", *volumes)
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _still_busy(self, name: str, found: Found) -> bool:
         """Whether a workspace that is no longer declared has to wait for what runs in it; noted as pending."""
+        container = found.containers.get(name)
         if container is None or self.recreate == "always":
             return False
-        running = self._running(container, self._logins_in(container))
+        running = self.engine.doing(container, self.engine.logins_in(container))
+        if running and name in found.enabled:
+            # Its description goes with this run, so it could not start again; and after a boot nobody is in it.
+            self.result.actions.append(f"do not start {name} at boot any more")
+            if not self.check:
+                self._systemctl("disable", f"devnode-workspace@{name}.service")
         if running:
             reason = f"no longer declared, but {'; '.join(running)} runs"
             self.result.pending.append(
                 {"workspace": name, "reasons": [reason], "running": running, "undeclared": True}
             )
         return bool(running)
-
-    def _logins_in(self, container: Container) -> Dict[int, str]:
-        """The people of a workspace of which nothing else is known any more."""
-        code, out = self.engine.try_("exec", container.id, "cat", "/etc/passwd") if container.running else (1, "")
-        rows = [line.split(":") for line in out.splitlines()] if code == 0 else []
-        return {int(row[2]): row[0] for row in rows if len(row) == 7 and row[2].isdigit()}
 
     # One workspace
 
@@ -330,7 +264,7 @@ class Keeper:
         image_id = found.image_ids.get(model.image_of(item, self.options), container.image_id)
         reasons = _reasons(container, wanted, image_id)
         logins = {login.uid: login.name for login in (item.owner, *item.members)}
-        running = self._running(container, logins) if reasons and self.recreate != "always" else []
+        running = self.engine.doing(container, logins) if reasons and self.recreate != "always" else []
         if reasons and (self.recreate == "never" or running):
             self.result.pending.append({"workspace": item.name, "reasons": reasons, "running": running})
             after = {**after, "container": model.shape_lines(container.shape)}
@@ -350,14 +284,6 @@ class Keeper:
         else:
             self._apply(item, container)
         return after
-
-    def _running(self, container: Container, logins: Mapping[int, str]) -> List[str]:
-        if not container.running:
-            return []
-        code, out = self.engine.try_("top", container.id, "-eo", "uid,pid,lstart,args")
-        if code != 0:
-            return [f"unknown: docker top says {_tail(out, 1)}"]
-        return model.busy(model.parse_top(out), logins)
 
     def _create(self, item: Workspace, found: Found) -> None:
         if self.check:

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 import tarfile
-from typing import Dict, List, Mapping
+from typing import Dict, Iterable, List, Mapping
 
 from ansible_collections.devnode.gpu.plugins.module_utils import validators
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
@@ -42,6 +43,24 @@ def pack(context: Mapping[str, str]) -> bytes:
             entry.size, entry.mode = len(data), 0o644
             archive.addfile(entry, io.BytesIO(data))
     return out.getvalue()
+
+
+def digest_of(image: str, repo_digests: Iterable[str]) -> str:
+    """The digest that belongs to a name, of those that the engine knows (one for each registry and name)."""
+    path = image.split("@")[0]
+    repository = path.rpartition(":")[0] if ":" in path.rpartition("/")[2] else path
+    found = [item.partition("@")[2] for item in repo_digests if item.partition("@")[0] == repository]
+    return found[0] if found else ""
+
+
+def archive_holds(path: str, image: str) -> bool:
+    """Whether an archive of `docker save` is there, whole, and holds this image."""
+    try:
+        with tarfile.open(path) as archive:
+            entry = archive.extractfile("manifest.json")
+            return entry is not None and any(image in (item.get("RepoTags") or []) for item in json.load(entry))
+    except (OSError, KeyError, ValueError, tarfile.TarError):
+        return False
 
 
 def problems(name: str, base: str, registry: str, others: List[str]) -> List[str]:

@@ -71,11 +71,44 @@ options:
     description: For V(load), the path on the host of what C(docker save) wrote.
     type: path
     default: ""
+  lock_file:
+    description: >-
+      File on the controller (relative to the inventory) in which the digest of each image is recorded when it is first
+      pulled. One that differs later is refused. Empty for none.
+    type: str
+    default: ""
+  min_free:
+    description: Free space that the engine's directory must have before an image is pulled, built or loaded.
+    type: str
+    default: ""
+  scan_command:
+    description: >-
+      Command (a list of words, C({image}) stands for the name) that a new image must pass, before it is pushed or used.
+      One that fails refuses the image.
+    type: list
+    elements: str
+    default: []
+  sbom_command:
+    description: Command that writes the list of a new image's contents to its standard output.
+    type: list
+    elements: str
+    default: []
+  sbom_dir:
+    description: Where the lists go, one file for each tag.
+    type: path
+    default: /var/lib/devnode/sbom
+  save:
+    description: Path on the host to which the image is saved as an archive, if that does not hold it already.
+    type: path
+    default: ""
   others:
     description: Further images to pull if they are not here.
     type: list
     elements: str
     default: []
+  _locked:
+    description: Internal. What the lock file says.
+    type: dict
   _context:
     description: Internal. What the controller gathered.
     type: str
@@ -96,6 +129,10 @@ image:
   type: str
   returned: always
   sample: devnode/pytorch-sshd:2.8.0-cuda12.8-cudnn9-devel-3f1d0c9b2a77
+digests:
+  description: Digests of the images here that have one, by name.
+  type: dict
+  returned: always
 actions:
   description: What was done, or would be.
   type: list
@@ -112,6 +149,7 @@ import zlib
 from typing import Any, Dict, List, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.devnode.gpu.plugins.module_utils import validators
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace_image as model
 
 VERSION = "0.1.0"
@@ -123,6 +161,13 @@ ARGUMENTS: Dict[str, Any] = {
     "registry_username": {"type": "str", "default": ""},
     "registry_password": {"type": "str", "default": "", "no_log": True},
     "archive": {"type": "path", "default": ""},
+    "lock_file": {"type": "str", "default": ""},
+    "min_free": {"type": "str", "default": ""},
+    "scan_command": {"type": "list", "elements": "str", "default": []},
+    "sbom_command": {"type": "list", "elements": "str", "default": []},
+    "sbom_dir": {"type": "path", "default": "/var/lib/devnode/sbom"},
+    "save": {"type": "path", "default": ""},
+    "_locked": {"type": "dict", "default": {}},
     "others": {"type": "list", "elements": "str", "default": []},
     "_context": {"type": "str"},
 }
@@ -142,6 +187,7 @@ class Images:
         self.image = model.reference(self.given["registry"], self.given["name"], self.given["base"], self.context)
         self.actions: List[str] = []
         self.warnings: List[str] = []
+        self.digests: Dict[str, str] = {}
         # The classic builder everywhere; credentials in a folder that is gone afterwards.
         self.environment = {"DOCKER_BUILDKIT": "0", **({"DOCKER_CONFIG": config} if config else {})}
 
@@ -155,7 +201,9 @@ class Images:
         getattr(self, f"_{self.given['source']}")()
         for other in sorted(set(self.given["others"])):
             if not self._inspect(other):
-                self._do(f"pull {other}", ["pull", "--quiet", other])
+                self._fetch(other)
+            self._compare(other)
+        self._save()
 
     def _build(self) -> None:
         found = self._inspect(self.image) or self._pulled()
@@ -163,13 +211,16 @@ class Images:
             self._do(f"build {self.image}", None)
             if self.module.check_mode:
                 return
+            self._room()
             if not self._inspect(self.given["base"]):
                 self._docker(["pull", "--quiet", self.given["base"]])
+            self._compare(self.given["base"])
             base_id = self._inspect(self.given["base"])["Id"]
             words = ["build", "--quiet", "--tag", self.image]
             for name, value in model.labels(self.given["base"], base_id, self.context, VERSION).items():
                 words += ["--label", f"{name}={value}"]
             self._docker([*words, "-"], data=model.pack(self.context))
+            self._accept()
             found = self._inspect(self.image)
         else:
             self._check_base(found)
@@ -177,6 +228,8 @@ class Images:
         pushed = [item for item in found.get("RepoDigests") or [] if item.startswith(f"{repository}@")]
         if self.given["registry"] and not pushed:
             self._do(f"push {self.image}", ["push", "--quiet", self.image])
+        # Made here: what the lock file says of it is out of date, not wrong.
+        self._note(self.image)
 
     def _pulled(self) -> Dict[str, Any]:
         """The image from the registry, if somebody has built it already."""
@@ -185,6 +238,8 @@ class Images:
         if self._run(["pull", "--quiet", self.image])[0] != 0:
             return {}
         self.actions.append(f"pull {self.image}")
+        self._compare(self.image)
+        self._accept()
         return self._inspect(self.image)
 
     def _check_base(self, found: Dict[str, Any]) -> None:
@@ -200,17 +255,94 @@ class Images:
         if not self.given["registry"]:
             raise ImageError("source is pull, but registry is empty: there is nowhere to pull from.")
         if not self._inspect(self.image):
-            self._do(f"pull {self.image}", ["pull", "--quiet", self.image])
+            self._fetch(self.image)
+            self._compare(self.image)
+            self._accept()
+        else:
+            self._compare(self.image)
 
     def _load(self) -> None:
         if self._inspect(self.image):
             return
         if not os.path.isfile(self.given["archive"]) and not self.module.check_mode:
             raise ImageError(f"archive: {self.given['archive'] or '(empty)'} is not a file on this host.")
+        self._room()
         self._do(f"load {self.image}", ["load", "--quiet", "--input", self.given["archive"]])
         if not self.module.check_mode and not self._inspect(self.image):
             archive = self.given["archive"]
             raise ImageError(f"archive {archive} does not hold {self.image}: it was made from other inputs.")
+        self._accept()
+
+    def _fetch(self, image: str) -> None:
+        self._room()
+        self._do(f"pull {image}", ["pull", "--quiet", image])
+
+    def _room(self) -> None:
+        """A full disk in the middle of an image leaves an engine that does nothing any more: refused before."""
+        if not self.given["min_free"]:
+            return
+        code, out, _ = self._run(["info", "--format", "{{.DockerRootDir}}"])
+        folder = out.strip()
+        if code == 0 and os.path.isdir(folder):
+            free, wanted = shutil.disk_usage(folder).free, validators.size_bytes(self.given["min_free"])
+            if free < wanted:
+                raise ImageError(
+                    f"{folder} has {free >> 20} MiB free, and {self.image} may need {wanted >> 20} MiB (min_free). "
+                    "Make room (docker image prune), or lower min_free if your base image is smaller."
+                )
+
+    def _note(self, image: str) -> str:
+        """The digest that a registry gave this image; one that was built or loaded here has none."""
+        digest = model.digest_of(image, self._inspect(image).get("RepoDigests") or [])
+        if digest:
+            self.digests[image] = digest
+        return digest
+
+    def _compare(self, image: str) -> None:
+        digest, locked = self._note(image), self.given["_locked"].get(image, "")
+        if digest and locked and digest != locked:
+            raise ImageError(
+                f"{image} is {digest} here, but {locked} in the lock file {self.given['lock_file']}, from when it was "
+                "first pulled: its tag was moved. Nothing was made from it. Pin the one that you mean by its digest, "
+                "or take the line out of the lock file to accept the new one."
+            )
+
+    def _accept(self) -> None:
+        """What the site's own scanner says of a new image; and the list of what is in it."""
+        if self.module.check_mode:
+            return
+        if self.given["scan_command"]:
+            code, out, err = self._site(self.given["scan_command"])
+            if code != 0:
+                self._run(["image", "rm", self.image])
+                said = "\n".join((out + "\n" + err).strip().splitlines()[-25:])
+                raise ImageError(f"{self.image} was refused by {self.given['scan_command'][0]} (exit {code}):\n{said}")
+        if self.given["sbom_command"]:
+            code, out, err = self._site(self.given["sbom_command"])
+            if code != 0:
+                raise ImageError(f"{self.given['sbom_command'][0]} failed (exit {code}): {err.strip()[-500:]}")
+            os.makedirs(self.given["sbom_dir"], mode=0o755, exist_ok=True)
+            path = os.path.join(self.given["sbom_dir"], self.image.rpartition(":")[2])
+            with open(f"{path}.new", "w", encoding="utf-8") as target:
+                target.write(out)
+            os.replace(f"{path}.new", path)
+
+    def _site(self, words: List[str]) -> Tuple[int, str, str]:
+        argv = [word.replace("{image}", self.image) for word in words]
+        if not shutil.which(argv[0]):
+            raise ImageError(f"{argv[0]} is not a program on this host. Install it, or empty the list that names it.")
+        found: Tuple[int, str, str] = self.module.run_command(argv, errors="replace")
+        return found
+
+    def _save(self) -> None:
+        path = self.given["save"]
+        if not path or model.archive_holds(path, self.image):
+            return
+        self.actions.append(f"save {self.image} to {path}")
+        if not self.module.check_mode:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            self._docker(["save", "--output", f"{path}.new", self.image])
+            os.replace(f"{path}.new", path)
 
     def _do(self, action: str, words: "List[str] | None") -> None:
         self.actions.append(action)
@@ -249,6 +381,10 @@ def main() -> None:
     given = module.params
     if not given["_context"]:
         module.fail_json(msg="workspace_image has to be called as an action (devnode.gpu.workspace_image).")
+    try:
+        validators.size_bytes(given["min_free"] or "1g")
+    except validators.InvalidError as exc:
+        module.fail_json(msg=f"min_free: {validators.show(given['min_free'])} {exc}.")
     wrong = model.problems(given["name"], given["base"], given["registry"], given["others"])
     if wrong:
         module.fail_json(msg="\n".join(wrong))
@@ -265,7 +401,9 @@ def main() -> None:
             shutil.rmtree(config, ignore_errors=True)
     for text in images.warnings:
         module.warn(text)
-    module.exit_json(changed=bool(images.actions), image=images.image, actions=images.actions)
+    module.exit_json(
+        changed=bool(images.actions), image=images.image, actions=images.actions, digests=images.digests
+    )
 
 
 if __name__ == "__main__":

@@ -60,10 +60,26 @@ options:
     type: str
     choices: [idle, always, never]
     default: idle
+  window:
+    description: >-
+      Time of the host's day (C(HH:MM-HH:MM)) in which V(idle) of O(recreate) means V(always). Empty for none.
+    type: str
+    default: ""
+  purge:
+    description: Names of workspaces that are no longer declared, of which homes and host keys go for good.
+    type: list
+    elements: str
+    default: []
+  base:
+    description: >-
+      What the image is made from. If its name says its PyTorch and CUDA, it is refused where they do not run on the
+      driver and the GPUs.
+    type: str
+    default: ""
   preflight:
     description: >-
       Change nothing; refuse what cannot work on this host (a port that something else holds, a GPU, a mount or an
-      address that is not there, a container of the same name).
+      address that is not there, a container of the same name, a CUDA version that the driver does not run).
     type: bool
     default: false
 """
@@ -105,11 +121,14 @@ host_keys:
 """
 
 import json
+import time
 from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace_host as host
+from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
+from ansible_collections.devnode.gpu.plugins.module_utils.workspace_preflight import Preflight
 
 ARGUMENTS: Dict[str, Any] = {
     "workspaces": {"type": "list", "elements": "dict", "required": True, "no_log": False},
@@ -118,6 +137,9 @@ ARGUMENTS: Dict[str, Any] = {
     "algorithms": {"type": "dict", "default": {}},
     "extra_hosts": {"type": "dict", "default": {}},
     "recreate": {"type": "str", "choices": ["idle", "always", "never"], "default": "idle"},
+    "window": {"type": "str", "default": ""},
+    "purge": {"type": "list", "elements": "str", "default": []},
+    "base": {"type": "str", "default": ""},
     "preflight": {"type": "bool", "default": False},
 }
 
@@ -142,14 +164,26 @@ def run(module: AnsibleModule) -> Dict[str, Any]:
         algorithms={name: tuple(values) for name, values in module.params["algorithms"].items()},
         extra_hosts=dict(module.params["extra_hosts"]),
     )
-    keeper = host.Keeper(module.run_command, options, module.params["recreate"], module.check_mode)
+    recreate, purge = module.params["recreate"], module.params["purge"]
+    now = time.localtime()
+    try:
+        if recreate == "idle" and model.in_window(module.params["window"], now.tm_hour * 60 + now.tm_min):
+            recreate = "always"
+    except InvalidError as exc:
+        raise host.HostError(f"window: {show(module.params['window'])} {exc}.") from exc
+    keeper = host.Keeper(module.run_command, options, recreate, module.check_mode)
     found = keeper.engine.look(image for image in (model.image_of(item, options) for item in workspaces) if image)
     if not (found.engine or module.check_mode or module.params["preflight"]):
         raise host.HostError("no container engine answers on this host. Run the role docker_engine first.")
-    refused = host.refusals(workspaces, found, keeper.engine, module.check_mode)
-    if refused:
-        raise host.HostError("\n".join(refused))
-    result = host.Result() if module.params["preflight"] else keeper.bring(workspaces, found)
+    preflight = Preflight(
+        module.run_command, keeper.engine, found, recreate, module.params["base"], module.check_mode
+    )
+    verdict = preflight.judge(workspaces, purge)
+    if verdict.refused:
+        raise host.HostError("\n".join(verdict.refused))
+    for text in verdict.warnings if module.params["preflight"] else ():
+        module.warn(text)
+    result = host.Result() if module.params["preflight"] else keeper.bring(workspaces, found, purge)
     for entry in result.pending:
         module.warn(host.pending_text(entry))
     return {

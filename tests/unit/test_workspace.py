@@ -16,6 +16,7 @@ import yaml
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace_host as host
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace_image
+from ansible_collections.devnode.gpu.plugins.module_utils import workspace_preflight as preflight
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_plan import node_plan
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,6 +78,11 @@ def inside() -> ModuleType:
         ("shm_size", "much", "is not a size"),
         ("memory", "1", "is less than the engine accepts"),
         ("pids", 3, "is out of range"),
+        ("stop_grace", 601, "is out of range"),
+        ("ulimits", {"--privileged": 1}, "is not one of the choices"),
+        ("ulimits", {"nofile": "5:4"}, "has a soft limit above its hard limit"),
+        ("ulimits", {"nofile": "many"}, "is not a limit"),
+        ("sudo", "perhaps", "is neither true nor false"),
         ("mounts", [{"source": "/data", "target": "/etc/ssh"}], "belongs to the workspace's own system"),
         ("mounts", [{"source": "/", "target": "/data"}], "control over the host"),
         ("mounts", [{"source": "/run/docker.sock", "target": "/data"}], "control over the host"),
@@ -277,7 +283,7 @@ def test_listening_inodes() -> None:
    0: 0B00000A:0899 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1
    1: 0B00000A:0899 0100000A:1234 01 00000000:00000000 00:00000000 00000000     0        0 4712 1
 """
-    assert host.listening_inodes(table, 2201) == {"4711"}
+    assert preflight.listening_inodes(table, 2201) == {"4711"}
 
 
 class FakeDocker:
@@ -290,6 +296,8 @@ class FakeDocker:
         words = tuple(argv[1:3])
         if words == ("info", "--format"):
             return 0, json.dumps({"ServerVersion": "26.1", "CDISpecDirs": ["/etc/cdi"]}), ""
+        if words == ("ps", "--filter"):
+            return 0, "\n".join(c["Name"].lstrip("/") for c in self.containers), ""
         if words[0] == "ps":
             rows = [(c["Id"], c["Name"].lstrip("/"), c["Config"]["Labels"][model.LABEL]) for c in self.containers]
             return 0, "\n".join("\t".join(row) for row in rows), ""
@@ -297,6 +305,8 @@ class FakeDocker:
             return 0, json.dumps(self.containers), ""
         if words == ("network", "ls"):
             return 0, "\n".join(c["Name"].lstrip("/") for c in self.containers), ""
+        if words == ("volume", "ls") and "--filter" in argv:
+            return 0, f"devnode-{argv[-1].rpartition('=')[2]}-home\n", ""
         if words == ("image", "inspect"):
             return 0, "sha256:1", ""
         if words[0] == "top":
@@ -338,7 +348,7 @@ def test_missing_is_created_and_undeclared_removed(monkeypatch: pytest.MonkeyPat
 def test_undeclared_is_pending_while_somebody_works(monkeypatch: pytest.MonkeyPatch, recreate: str) -> None:
     docker = FakeDocker([container(nlp(name="old"))], TRAINING)
     result = bring(docker, [], monkeypatch, recreate=recreate)
-    assert (result.actions, result.kept, docker.done) == ([], [], [])
+    assert (result.actions, result.kept, docker.done) == (["do not start old at boot any more"], [], [])
     (entry,) = result.pending
     assert entry["workspace"] == "old"
     assert entry["reasons"] == ["no longer declared, but ada: python3 train.py (since 14:02:12) runs"]
@@ -361,6 +371,47 @@ def test_changed_is_pending_while_somebody_works(monkeypatch: pytest.MonkeyPatch
     assert bring(docker, wanted, monkeypatch, recreate="never").pending
 
 
+def test_purged_by_name_only_and_not_while_in_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    docker = FakeDocker([container(nlp(name="old"))])
+    options = model.Options(image=OPTIONS.image, state_dir=str(tmp_path))
+    monkeypatch.setattr(host.shutil, "which", lambda _: "/usr/bin/docker")
+    monkeypatch.setattr(host, "_enabled", list)
+
+    def purge(*names: str) -> host.Result:
+        keeper = host.Keeper(docker, options, "idle", check=True)
+        return keeper.bring([], keeper.engine.look([]), names)
+
+    assert purge().kept == ["devnode-old-home"]
+    result = purge("old")
+    assert result.actions == ["remove old", "purge old: volume devnode-old-home"]
+    assert result.kept == []
+    docker.top = TRAINING
+    assert not any(text.startswith("purge") for text in purge("old").actions)
+
+
+def test_sudo_and_limits_are_in_the_containers_making() -> None:
+    words = model.create_arguments(nlp(sudo=True, ulimits={"memlock": -1, "nofile": "1024:4096"}), OPTIONS)
+    assert "no-new-privileges" not in words
+    assert words[words.index("--ulimit") + 1] == "memlock=-1:-1"
+    assert "nofile=1024:4096" in words
+    assert "no-new-privileges" in model.create_arguments(nlp(), OPTIONS)
+
+
+def test_root_at_work_counts_but_what_is_always_there_does_not() -> None:
+    programs = (
+        "/usr/bin/tini -- /usr/local/sbin/devnode-workspace run",
+        "python3 /usr/local/sbin/devnode-workspace run",
+        "sshd: /usr/sbin/sshd -D -e -f /run/devnode/sshd_config [listener] 0 of 100-200 startups",
+        "sshd-session: ada [priv]",
+        "/usr/lib/openssh/sshd-session -D -R",
+        "[sshd-auth] <defunct>",
+    )
+    assert model.busy([model.Process(0, "14:02:12", command) for command in programs], {}) == []
+    assert model.busy([model.Process(0, "14:02:12", "apt-get install vim")], {}) == [
+        "root: apt-get install vim (since 14:02:12)"
+    ]
+
+
 def test_a_new_image_under_the_same_tag_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     docker = FakeDocker([container(nlp(), Image="sha256:0")])
     assert bring(docker, [nlp()], monkeypatch).actions == ["recreate nlp"]
@@ -380,18 +431,96 @@ def test_check_mode_on_a_host_without_an_engine(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_engine_without_cdi_and_a_missing_gpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "known_devices", lambda: ["nvidia.com/gpu=0"])
-    monkeypatch.setattr(host, "_port_problems", lambda *_: [])
-    engine = host.Engine(FakeDocker([]))
+    monkeypatch.setattr(preflight, "known_devices", lambda: ["nvidia.com/gpu=0"])
     old = host.Found(engine=True, cdi=False)
-    assert "does not inject CDI devices, which the GPUs of nlp need" in host.refusals([nlp()], old, engine, False)[0]
-    assert host.refusals([nlp(gpus=[])], old, engine, False) == []
+    assert "does not inject CDI devices, which the GPUs of nlp need" in refused(monkeypatch, [nlp()], old)[0]
+    assert refused(monkeypatch, [nlp(gpus=[])], old) == []
     new = host.Found(engine=True, cdi=True)
-    assert host.refusals([nlp()], new, engine, False) == []
-    found = host.refusals([nlp(gpus=["nvidia.com/gpu=3"])], new, engine, False)
+    assert refused(monkeypatch, [nlp()], new) == []
+    found = refused(monkeypatch, [nlp(gpus=["nvidia.com/gpu=3"])], new)
     assert found == ['workspace "nlp": GPU "nvidia.com/gpu=3" does not exist on this host (it has nvidia.com/gpu=0).']
     stranger = host.Found(engine=True, cdi=True, strangers=["devnode-nlp"])
-    assert "that this role did not make" in host.refusals([nlp()], stranger, engine, False)[0]
+    assert "that this role did not make" in refused(monkeypatch, [nlp()], stranger)[0]
+    assert 'purge: "nlp" is declared on this host' in refused(monkeypatch, [nlp()], new, purge=["nlp", "old"])[0]
+
+
+def refused(
+    monkeypatch: pytest.MonkeyPatch, wanted: list[model.Workspace], found: host.Found, **options: Any
+) -> list[str]:
+    monkeypatch.setattr(preflight.Preflight, "_port_problems", lambda *_: [])
+    docker = FakeDocker([])
+    return preflight.Preflight(docker, host.Engine(docker), found).judge(wanted, options.get("purge", ())).refused
+
+
+SMI = "0, GPU-aaaa, {driver}, 9.0, NVIDIA H100 80GB HBM3\n1, GPU-bbbb, {driver}, {second}, Tesla P100\n"
+
+
+@pytest.mark.parametrize(
+    ("driver", "second", "gpus", "says"),
+    [
+        ("570.124.06", "9.0", ["nvidia.com/gpu=0"], ""),
+        ("470.57.02", "9.0", ["nvidia.com/gpu=0"], "CUDA 12.8 does not run with driver 470.57.02"),
+        ("570.124.06", "6.0", ["nvidia.com/gpu=1"], "has no code for a GPU of compute capability 6.0"),
+        ("570.124.06", "6.0", ["nvidia.com/gpu=all"], "no kernel image is available"),
+        ("570.124.06", "6.0", ["nvidia.com/gpu=GPU-aaaa"], ""),
+        ("[N/A]", "[N/A]", ["nvidia.com/gpu=0"], ""),
+    ],
+)
+def test_what_the_driver_does_not_run_is_said_before_anything_is_made(
+    monkeypatch: pytest.MonkeyPatch, driver: str, second: str, gpus: list[str], says: str
+) -> None:
+    monkeypatch.setattr(preflight, "known_devices", lambda: gpus)
+    monkeypatch.setattr(preflight.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(preflight.Preflight, "_port_problems", lambda *_: [])
+
+    def smi(argv: list[str]) -> tuple[int, str, str]:
+        return 0, SMI.format(driver=driver, second=second), ""
+
+    found = host.Found(engine=True, cdi=True)
+    look = preflight.Preflight(
+        smi, host.Engine(smi), found, base="pytorch/pytorch:2.8.0-cuda12.8-cudnn9-devel"
+    )
+    verdict = look.judge([nlp(gpus=gpus)])
+    assert bool(verdict.refused) == bool(says)
+    assert says in " ".join(verdict.refused)
+
+
+def test_a_port_that_a_workspace_in_use_still_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = nlp(name="old")
+    docker = FakeDocker([container(old)], TRAINING)
+    monkeypatch.setattr(host.shutil, "which", lambda _: "/usr/bin/docker")
+    monkeypatch.setattr(host, "_enabled", list)
+    engine = host.Engine(docker)
+    found = engine.look([])
+    wanted = nlp(name="new")
+
+    def holder(recreate: str, *declared: model.Workspace) -> str:
+        look = preflight.Preflight(docker, engine, found, recreate)
+        return look._holder(wanted, {item.name: item for item in (wanted, *declared)})
+
+    assert holder("idle") == (
+        'workspace "old", which is no longer declared but is in use (ada: python3 train.py (since 14:02:12))'
+    )
+    assert 'workspace "old", which is to move to another port but is in use' in holder("idle", nlp(name="old", port=1))
+    assert "recreate is set to never" in holder("never", nlp(name="old", port=1))
+    assert holder("always") == ""
+    docker.top = ""
+    assert holder("idle") == ""
+
+
+@pytest.mark.parametrize(
+    ("window", "inside", "outside"),
+    [("02:00-05:00", (120, 299), (119, 300)), ("22:30-01:00", (1350, 0, 59), (60, 1349)), ("", (), (0, 720))],
+)
+def test_window(window: str, inside: tuple[int, ...], outside: tuple[int, ...]) -> None:
+    assert all(model.in_window(window, minute) for minute in inside)
+    assert not any(model.in_window(window, minute) for minute in outside)
+
+
+@pytest.mark.parametrize("window", ["2-5", "02:00", "25:00-03:00", "02:00-05:00 "])
+def test_window_refused(window: str) -> None:
+    with pytest.raises(model.InvalidError):
+        model.in_window(window, 0)
 
 
 # --- image

@@ -84,6 +84,7 @@ def apply() -> list[str]:
         config = read_config()
         variables = environment(container_environment(), config["environment"])
         changed = put_environment(variables)
+        changed += put_session(config)
         changed += put_accounts(people(config))
         if put_sshd(config, variables):
             changed.append("sshd")
@@ -174,6 +175,16 @@ def put_environment(variables: Mapping[str, str]) -> list[str]:
         (Path("/etc/environment"), pam_environment(variables), 0o644),
         (Path("/etc/profile.d/zz-devnode.sh"), profile(variables), 0o644),
         (Path("/etc/sudoers.d/devnode"), sudoers(variables), 0o440),
+    )
+    return [str(path) for path, text, mode in places if put(path, text, mode)]
+
+
+def put_session(config: Mapping[str, Any]) -> list[str]:
+    """Who may become root, and whether a login begins in tmux."""
+    people_sudo = [f"{person['name']} ALL=(ALL:ALL) NOPASSWD: ALL" for person in people(config) if config.get("sudo")]
+    places = (
+        (Path("/etc/sudoers.d/devnode-people"), "\n".join([*people_sudo, ""]).lstrip("\n"), 0o440),
+        (RUN / "tmux", f"{int(bool(config.get('tmux')))}\n", 0o644),
     )
     return [str(path) for path, text, mode in places if put(path, text, mode)]
 

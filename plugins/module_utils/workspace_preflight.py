@@ -1,0 +1,216 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the declared workspaces would run into here, found before anything is changed with the culprit's name."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import re
+import shutil
+import socket
+from dataclasses import dataclass, field
+from typing import Dict, List, Sequence, Set, Tuple
+
+from ansible_collections.devnode.gpu.plugins.module_utils import cuda_compat
+from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
+from ansible_collections.devnode.gpu.plugins.module_utils.workspace import Workspace
+from ansible_collections.devnode.gpu.plugins.module_utils.workspace_host import Container, Engine, Found, Run
+
+CDI_PATTERNS = ("/etc/cdi/*", "/var/run/cdi/*")
+SMI = ("--query-gpu=index,uuid,driver_version,compute_cap,name", "--format=csv,noheader")
+
+
+@dataclass
+class Verdict:
+    """What is refused, and what is only to be known."""
+
+    refused: List[str] = field(default_factory=list)
+    warnings: List[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU as nvidia-smi describes it."""
+
+    index: str
+    uuid: str
+    driver: str
+    capability: str
+    name: str
+
+
+@dataclass
+class Preflight:
+    """Looks; changes nothing."""
+
+    run: Run
+    engine: Engine
+    found: Found
+    recreate: str = "idle"
+    base: str = ""  # the image that the workspaces' own is made from
+    checking: bool = False
+
+    def judge(self, workspaces: Sequence[Workspace], purge: Sequence[str] = ()) -> Verdict:
+        """Everything at once."""
+        verdict = Verdict()
+        declared = {item.name: item for item in workspaces}
+        for item in workspaces:
+            where = f'workspace "{item.name}"'
+            if item.container in self.found.strangers:
+                verdict.refused.append(
+                    f"{where}: a container {item.container} is there that this role did not make. Rename or remove it."
+                )
+            verdict.refused += self._port_problems(where, item, declared)
+            verdict.refused += [
+                f"{where}: mount source {mount.source} is not there on this host. Create or mount it first."
+                for mount in item.mounts
+                if not os.path.isdir(mount.source)
+            ]
+        verdict.refused += self._gpu_problems(workspaces)
+        self._compatibility(workspaces, verdict)
+        verdict.refused += [
+            f'purge: "{name}" is declared on this host. Take its entry away first: purging ends what people keep.'
+            for name in purge
+            if name in declared
+        ]
+        return verdict
+
+    # GPUs
+
+    def _gpu_problems(self, workspaces: Sequence[Workspace]) -> List[str]:
+        asking = [item for item in workspaces if item.gpus]
+        known = known_devices()
+        if not asking or (self.checking and not known):
+            return []  # the toolkit's role has not run for real yet
+        if self.found.engine and not self.found.cdi and not self.checking:
+            names = ", ".join(item.name for item in asking)
+            return [
+                f"this host's engine does not inject CDI devices, which the GPUs of {names} need. It takes Docker 25 "
+                'or newer with "features": {"cdi": true} in daemon.json (the default since 28.3).'
+            ]
+        has = f"it has {', '.join(known)}" if known else "no CDI specification names any; see nvidia-ctk cdi list"
+        return [
+            f'workspace "{item.name}": GPU "{device}" does not exist on this host ({has}).'
+            for item in asking
+            for device in item.gpus
+            if device not in known
+        ]
+
+    def _compatibility(self, workspaces: Sequence[Workspace], verdict: Verdict) -> None:
+        """Whether what is in the image runs on this driver and these GPUs; the error at run time would not say."""
+        gpus = self._gpus() if any(item.gpus for item in workspaces) else []
+        for item in workspaces:
+            image = item.image or self.base
+            asked = cuda_compat.asked_by_image(image)
+            mine = gpus_of(item, gpus)
+            if not (asked.torch and mine):
+                continue
+            try:
+                said = cuda_compat.check(
+                    mine[0].driver, [gpu.capability for gpu in mine if gpu.capability], asked.cuda, asked.torch
+                )
+            except cuda_compat.CompatError:
+                continue  # an nvidia-smi that does not say (its own error is not about this image)
+            models = ", ".join(sorted({gpu.name for gpu in mine}))
+            text = f'workspace "{item.name}": image {image} on {models}: {said.text}'
+            if not said.runs:
+                verdict.refused.append(text)
+            elif said.note:
+                verdict.warnings.append(text)
+
+    def _gpus(self) -> List[Gpu]:
+        if not shutil.which("nvidia-smi"):
+            return []
+        code, out, _ = self.run(["nvidia-smi", *SMI])
+        return parse_gpus(out) if code == 0 else []
+
+    # Ports
+
+    def _port_problems(self, where: str, item: Workspace, declared: Dict[str, Workspace]) -> List[str]:
+        family = socket.AF_INET6 if ":" in item.bind_address else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((item.bind_address, item.port))
+            except OSError as exc:
+                if exc.errno == errno.EADDRNOTAVAIL:
+                    return [f"{where}: bind_address {item.bind_address} is not an address of this host."]
+                if exc.errno == errno.EADDRINUSE:
+                    culprit = self._holder(item, declared)
+                    place = f"port {item.port} on {item.bind_address}"
+                    return [f"{where}: {place} is taken by {culprit}. Choose another port."] if culprit else []
+                raise
+        return []
+
+    def _holder(self, item: Workspace, declared: Dict[str, Workspace]) -> str:
+        """Who listens there; nobody to speak of if it is a workspace of ours that will give it up in time."""
+        if self.found.engine:
+            names = self.engine.ask("ps", "--filter", f"publish={item.port}", "--format", "{{.Names}}").split()
+            ours = [one for one in self.found.containers.values() if one.name in names]
+            if ours:
+                return next((text for text in (self._kept(item, one, declared) for one in ours) if text), "")
+            if names:
+                return f"container {names[0]}"
+        inodes: Set[str] = set()
+        for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+            if os.path.exists(table):
+                with open(table, encoding="ascii") as source:
+                    inodes |= listening_inodes(source.read(), item.port)
+        for link in glob.glob("/proc/[0-9]*/fd/*"):
+            try:
+                if os.readlink(link) in {f"socket:[{inode}]" for inode in inodes}:
+                    number = link.split("/")[2]
+                    with open(f"/proc/{number}/comm", encoding="utf-8", errors="replace") as source:
+                        return f"{source.read().strip()} (pid {number})"
+            except OSError:
+                continue
+        return "another process"
+
+    def _kept(self, item: Workspace, holder: Container, declared: Dict[str, Workspace]) -> str:
+        """Why another workspace of ours keeps this port for now; empty if it does not."""
+        if holder.workspace == item.name or self.recreate == "always":
+            return ""
+        other = declared.get(holder.workspace)
+        state = "which is no longer declared" if other is None else "which is to move to another port"
+        if other is not None and self.recreate == "never":
+            return f'workspace "{holder.workspace}", {state} (recreate is set to never)'
+        running = self.engine.doing(holder, self.engine.logins_in(holder))
+        return f'workspace "{holder.workspace}", {state} but is in use ({"; ".join(running)})' if running else ""
+
+
+def known_devices() -> List[str]:
+    """The devices that the CDI specifications of this host name."""
+    names: List[str] = []
+    for pattern in CDI_PATTERNS:
+        for path in sorted(glob.glob(pattern)):
+            if path.endswith((".yaml", ".json")):
+                with open(path, encoding="utf-8", errors="replace") as source:
+                    names += model.cdi_devices(source.read())
+    return sorted(set(names))
+
+
+def parse_gpus(text: str) -> List[Gpu]:
+    """The answer to the question SMI."""
+    rows = [[word.strip() for word in line.split(",", 4)] for line in text.splitlines()]
+    return [
+        Gpu(row[0], row[1], row[2], row[3] if re.fullmatch(r"[0-9]+\.[0-9]+", row[3]) else "", row[4])
+        for row in rows
+        if len(row) == 5 and row[0].isdigit()
+    ]
+
+
+def gpus_of(item: Workspace, gpus: Sequence[Gpu]) -> List[Gpu]:
+    """Those that a workspace asks for; a MIG device 0:1 is a part of GPU 0. A MIG UUID may be of any."""
+    names: Set[str] = {device.split("=")[1] for device in item.gpus}
+    if any(name == "all" or name.startswith("MIG-") for name in names):
+        return list(gpus)
+    wanted: Tuple[str, ...] = tuple(name.split(":")[0] for name in names)
+    return [gpu for gpu in gpus if gpu.index in wanted or gpu.uuid in wanted]
+
+
+def listening_inodes(table: str, port: int) -> "Set[str]":
+    """The sockets that listen on a port, from a table of /proc/net."""
+    rows = (line.split() for line in table.splitlines()[1:])
+    return {row[9] for row in rows if len(row) > 9 and row[3] == "0A" and int(row[1].rsplit(":", 1)[1], 16) == port}
