@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 FOLDER = Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", "."))
@@ -38,6 +40,14 @@ def play(*arguments: str) -> Done:
     argv = ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], *arguments, str(SCENARIO / "converge.yml")]
     environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
     return subprocess.run(argv, capture_output=True, text=True, check=False, env=environment, timeout=300)
+
+
+def wait_until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    """Until something holds; what it is, is said when it does not come."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.5)
 
 
 def address(host: str) -> str:

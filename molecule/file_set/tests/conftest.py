@@ -30,7 +30,10 @@ class Hosts:
     def play(self, case: str, wanted: dict[str, Any], *options: str, only: str = "all") -> dict[str, Result]:
         """What the task returned, by host."""
         done = subprocess.run(
-            self.command(case, wanted, *options, only=only), capture_output=True, text=True, check=False,
+            self.command(case, wanted, *options, only=only),
+            capture_output=True,
+            text=True,
+            check=False,
             env=self.environment(),
         )
         self.output = done.stdout + done.stderr
@@ -44,13 +47,20 @@ class Hosts:
     def command(self, case: str, wanted: dict[str, Any], *options: str, only: str = "all") -> list[str]:
         variables = json.dumps({"wanted": wanted, "only": only})
         return [
-            "ansible-playbook", "--inventory", os.environ["MOLECULE_INVENTORY_FILE"], "--extra-vars", variables,
-            *options, str(CASES / f"{case}.yml"),
+            "ansible-playbook",
+            "--inventory",
+            os.environ["MOLECULE_INVENTORY_FILE"],
+            "--extra-vars",
+            variables,
+            *options,
+            str(CASES / f"{case}.yml"),
         ]
 
     def environment(self) -> dict[str, str]:
         return {
-            **os.environ, "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", "ANSIBLE_FORCE_COLOR": "0",
+            **os.environ,
+            "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+            "ANSIBLE_FORCE_COLOR": "0",
             "ANSIBLE_NOCOLOR": "1",
         }
 
@@ -61,10 +71,22 @@ class Hosts:
         """As root, over a connection that is opened for it."""
         done = subprocess.run(
             [
-                "ssh", "-F", str(EPHEMERAL / "ssh_config"), "-o", "ControlPath=none", "-o", "ConnectTimeout=5", host,
-                "sudo", "sh", "-c", "'" + command.replace("'", "'\\''") + "'",
+                "ssh",
+                "-F",
+                str(EPHEMERAL / "ssh_config"),
+                "-o",
+                "ControlPath=none",
+                "-o",
+                "ConnectTimeout=5",
+                host,
+                "sudo",
+                "sh",
+                "-c",
+                "'" + command.replace("'", "'\\''") + "'",
             ],
-            capture_output=True, text=True, check=False,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert not check or done.returncode == 0, f"{host}: {command}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
@@ -73,7 +95,9 @@ class Hosts:
         """As a person at the machine's console, where no network is needed."""
         done = subprocess.run(
             ["docker", "exec", CONTAINERS.format(host), "sh", "-c", command],
-            capture_output=True, text=True, check=False,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return done.stdout.strip()
 
@@ -107,7 +131,10 @@ class Hosts:
         """A run in the background, in a process group of its own."""
         command = self.command("put", {"name": name, "files": list(files), **more}, only=only)
         return subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.environment(),
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self.environment(),
             start_new_session=True,
         )
 

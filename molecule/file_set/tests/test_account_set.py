@@ -21,9 +21,7 @@ def accounts(hosts: Hosts, *people: dict[str, Any], options: tuple[str, ...] = (
 
 
 def test_a_crowd_comes_and_goes(hosts: Hosts) -> None:
-    crowd = [
-        person(f"p{n}", 4000 + n, home="/nonexistent", create_home=False, **{"shell": NOLOGIN}) for n in range(15)
-    ]
+    crowd = [person(f"p{n}", 4000 + n, home="/nonexistent", create_home=False, **{"shell": NOLOGIN}) for n in range(15)]
     checked = accounts(hosts, *crowd, options=("--check", "--diff"))
     assert {len(result["created"]) for result in checked.values()} == {15}
     assert hosts.answer("getent passwd p0") == ""
@@ -38,9 +36,7 @@ def test_a_crowd_comes_and_goes(hosts: Hosts) -> None:
         assert len(result["removed"]) == 14
     assert hosts.answer("getent passwd | grep -c '^p[0-9]'") == "1"
     accounts(hosts, groups=[])
-    assert hosts.answer("getent passwd p0; getent group crowd; ls /var/lib/devnode/account_set") == (
-        "converge.json"
-    )
+    assert hosts.answer("getent passwd p0; getent group crowd; ls /var/lib/devnode/account_set") == ("converge.json")
 
 
 def test_a_leaver_is_out_at_once(hosts: Hosts) -> None:

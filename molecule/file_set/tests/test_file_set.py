@@ -30,9 +30,7 @@ def failures(results: dict[str, Any]) -> list[str]:
 def test_what_converge_asked_for_is_in_effect(hosts: Hosts) -> None:
     assert hosts.answer("systemctl is-active demo.service; systemctl is-enabled demo.service") == "active\nenabled"
     assert hosts.answer("cat /etc/demo/greeting.conf") == "# greeting.conf.j2\nHello Ada\nHello Grace"
-    assert hosts.answer("stat -c %U:%G:%a /var/lib/demo /etc/demo/secret") == (
-        "ada:demo-people:750\nroot:root:600"
-    )
+    assert hosts.answer("stat -c %U:%G:%a /var/lib/demo /etc/demo/secret") == ("ada:demo-people:750\nroot:root:600")
     assert hosts.answer("sshd -T | grep -i ^maxsessions") == "maxsessions 20"
     people = "getent shadow ada relay | cut -d: -f1,2; stat -c %U:%a /home/ada; ls -d /nonexistent"
     assert hosts.answer(people) == "ada:*\nrelay:*\nada:700"
@@ -87,8 +85,11 @@ def test_a_set_that_does_not_pass_changes_nothing(hosts: Hosts) -> None:
     # The check sees all of it at its real place: the new file, and not the one that is no longer listed.
     see = "cat /etc/refused; test ! -e /etc/ssh/sshd_config.d/20-a.conf && echo gone; /usr/sbin/sshd -t"
     results = hosts.put(
-        "refused", file("/etc/refused", "new\n"), file("/etc/ssh/sshd_config.d/20-b.conf", "NoSuchOption yes\n"),
-        validate=[{"argv": ["sh", "-c", see]}], activate=[{"argv": ["touch", "/run/activated-anyway"]}],
+        "refused",
+        file("/etc/refused", "new\n"),
+        file("/etc/ssh/sshd_config.d/20-b.conf", "NoSuchOption yes\n"),
+        validate=[{"argv": ["sh", "-c", see]}],
+        activate=[{"argv": ["touch", "/run/activated-anyway"]}],
     )
     for text in failures(results):
         assert "nothing was changed" in text
@@ -204,7 +205,10 @@ def test_a_failing_verification_brings_the_old_files_back(hosts: Hosts) -> None:
     count = [{"argv": ["sh", "-c", "cat /etc/verified >> /run/activated"]}]
     hosts.put("verified", file("/etc/verified", "old\n"), activate=count)
     results = hosts.put(
-        "verified", file("/etc/verified", "new\n"), file("/etc/verified.d/more"), activate=count,
+        "verified",
+        file("/etc/verified", "new\n"),
+        file("/etc/verified.d/more"),
+        activate=count,
         verify=[{"argv": ["sh", "-c", "echo it does not answer; exit 4"]}],
     )
     for text in failures(results):

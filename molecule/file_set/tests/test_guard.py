@@ -159,8 +159,11 @@ def test_the_service_is_killed_and_goes_on(hosts: Hosts) -> None:
     for host in hosts.names:
         hosts.inside(host, "systemctl kill -s KILL devnode-guard@guarded.service")
     hosts.kill(run)
-    hosts.until(lambda: all("rolled_back" in hosts.inside(host, "cat /var/lib/devnode/guard/guarded/state.json")
-                            for host in hosts.names))
+    hosts.until(
+        lambda: all(
+            "rolled_back" in hosts.inside(host, "cat /var/lib/devnode/guard/guarded/state.json") for host in hosts.names
+        )
+    )
     back_on_the_old_policy(hosts, "no new connection confirmed it within 5 s")
     policy(hosts, OLD)
 

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The bastion's audit trail: what it says, that it arrives elsewhere, and how long it is kept."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+
+import pytest
+from scenario_hosts import FOLDER, address, root, wait_until
+
+BASTIONS = ["bastion", "bastion13"]
+
+
+def go(bastion, times=1, person="ada"):
+    """Pass through to the target, so often."""
+    one = f"ssh -F /root/kit/config -W {address('target')}:22 {bastion}-{person} </dev/null"
+    return root("client", f"set +e; for number in $(seq {times}); do {one} 2>/dev/null | head -c 7; echo; done")
+
+
+def trail(bastion, *words):
+    """What devnode-audit answers."""
+    out = root(bastion, f"devnode-audit --json {shlex.join(words)} || true")
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def fingerprint(name):
+    argv = ["ssh-keygen", "-l", "-f", FOLDER / f"{name}.pub"]
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()[1]
+
+
+def receiver(action, certificate="logs"):
+    """The log server, started or stopped."""
+    if action == "start":
+        root(
+            "target", f"systemd-run -q --collect --unit=receiver python3 /root/receiver.py /root/received {certificate}"
+        )
+    else:
+        root("target", f"systemctl {action} receiver || true")
+
+
+def received():
+    return root("target", "cat /root/received 2>/dev/null || true")
+
+
+@pytest.mark.parametrize("bastion", BASTIONS)
+def test_who_from_where_with_which_key_to_where_and_how_long(bastion):
+    before = {row["connection"] for row in trail(bastion)}
+    assert go(bastion).startswith("SSH-2.0")
+
+    def fresh():
+        return [row for row in trail(bastion, "--user", "ada") if row["connection"] not in before and "seconds" in row]
+
+    wait_until(fresh, "the connection is in the trail")
+    (row,) = fresh()
+    assert (row["user"], row["uid"], row["source"]) == ("ada", 2001, address("client"))
+    assert (row["key"], row["key_type"]) == (fingerprint("ada"), "ED25519")
+    assert (row["to"], row["to_port"], row["address"]) == (address("target"), 22, address("target"))
+    assert 0 <= row["seconds"] < 60
+    table = root(bastion, "devnode-audit --user ada --since 10min")
+    assert all(word in table for word in ("WHO", "HOW LONG", fingerprint("ada"), f"{address('target')}:22"))
+
+
+@pytest.mark.parametrize("bastion", BASTIONS)
+def test_what_was_refused_is_in_it(bastion):
+    root("client", f"ssh -F /root/kit/config -W 169.254.169.254:80 {bastion}-ada </dev/null 2>&1 || true")
+    root("client", f"ssh -F /root/kit/config {bastion}-grace id </dev/null 2>&1 || true")
+    # Past sshd, with the person's number: only the packet filter sees it.
+    connect = f"import socket; socket.create_connection(({address('target')!r}, 9999), timeout=2)"
+    root(bastion, f"setpriv --reuid=2001 --regid=2001 --clear-groups python3 -c {shlex.quote(connect)} 2>&1 || true")
+
+    def events():
+        return {(row["event"], row["user"], row.get("to"), row.get("what")) for row in trail(bastion, "refused")}
+
+    wanted = {
+        ("denied", "ada", "169.254.169.254", "connection"),
+        ("denied", "grace", None, "shell, command or subsystem"),
+    }
+    wait_until(lambda: wanted <= events(), "what sshd refused")
+    wait_until(
+        lambda: any(row["event"] == "blocked" and row["to_port"] == 9999 for row in trail(bastion, "refused")),
+        "what the packet filter refused",
+    )
+
+
+@pytest.mark.parametrize("bastion", BASTIONS)
+def test_it_goes_on_where_it_was_after_a_crash(bastion):
+    before = {row["connection"] for row in trail(bastion)}
+    root(bastion, "systemctl kill --signal=KILL devnode-audit")
+    go(bastion, 2)
+    wait_until(lambda: len({row["connection"] for row in trail(bastion)} - before) == 2, "both are in the trail")
+
+
+def test_the_log_arrives_elsewhere_and_an_outage_loses_nothing():
+    receiver("start")
+    for bastion in BASTIONS:
+        go(bastion)
+    known = {bastion: {row["connection"] for row in trail(bastion) if "seconds" in row} for bastion in BASTIONS}
+    wait_until(lambda: all(one in received() for ones in known.values() for one in ones), "everything so far")
+    receiver("stop")
+    for bastion in BASTIONS:
+        go(bastion, 4)
+
+    def during(bastion):
+        return {row["connection"] for row in trail(bastion) if "seconds" in row} - known[bastion]
+
+    wait_until(lambda: all(len(during(bastion)) >= 4 for bastion in BASTIONS), "the trail has all of them")
+    # In the middle of the outage; the queue is on disk.
+    root("bastion13", "systemctl restart rsyslog")
+    receiver("start")
+    for bastion in BASTIONS:
+        wait_until(lambda b=bastion: all(one in received() for one in during(b)), f"{bastion}: none is lost", 90)
+    lines = received().splitlines()
+    audit = [line for line in lines if " bastion devnode-audit " in line]
+    assert json.loads(audit[-1].split(" - - - ", 1)[1].strip())["host"] == "bastion"  # RFC 5424
+    objects = [json.loads(line) for line in lines if line.startswith("{")]
+    assert {one["host"] for one in objects} == {"bastion13"}
+    assert any(one["program"] == "devnode-audit" and one["event"]["event"] == "close" for one in objects)
+    assert any(one["program"] == "sshd-session" and "Accepted publickey" in one["message"] for one in objects)
+
+
+def test_nothing_goes_to_a_server_with_another_name():
+    """A certificate of the right CA is not enough."""
+    root("target", "systemctl stop receiver")
+    folder = FOLDER / "tls"
+    for part in ("pem", "key"):
+        text = (folder / f"other.{part}").read_text()
+        root("target", f"umask 077; cat > /root/other.{part} <<'END'\n{text}END\n")
+    size = len(received())
+    receiver("start", "other")
+    go("bastion")
+    wait_until(
+        lambda: (
+            "name" in root("bastion", "journalctl -u rsyslog --since -60s | grep -i 'peer name\\|permitted' || true")
+        ),
+        "rsyslog says why",
+    )
+    assert len(received()) == size
+    root("target", "systemctl stop receiver")
+    receiver("start")
+    wait_until(lambda: len(received()) > size, "the right one gets it")
+
+
+@pytest.mark.parametrize("bastion", BASTIONS)
+def test_it_is_kept_for_the_time_set(bastion):
+    count = len(trail(bastion))
+    old = "/var/log/devnode/audit.jsonl-20200101.gz"
+    root(
+        bastion,
+        f"echo '{{}}' | gzip > {old}; touch -d '91 days ago' {old}; logrotate -f /etc/logrotate.d/devnode-audit",
+    )
+    assert root(bastion, f"ls {old} 2>/dev/null || true") == ""
+    assert root(bastion, "stat -c '%U %G %a' /var/log/devnode/audit.jsonl").split() == ["root", "adm", "640"]
+    go(bastion)
+    wait_until(lambda: len(trail(bastion)) > count, "old and new are found")
+    wait_until(lambda: trail(bastion)[-1].get("address"), "the packet filter's log is read on as well")
+
+
+@pytest.mark.parametrize("bastion", BASTIONS)
+def test_a_restart_of_sshd_keeps_relays(bastion):
+    """What an unattended upgrade of openssh-server does."""
+    master = f"ssh -F /root/kit/config -S /root/kit/kept-{bastion}"
+    root("client", f"{master} -f -N -M -L 127.0.0.1:9100:{address('target')}:22 {bastion}-ada")
+    first = "import socket; print(socket.create_connection(('127.0.0.1', 9100), timeout=10).recv(7))"
+    assert "SSH-2.0" in root("client", f"python3 -c {shlex.quote(first)}")
+    root(bastion, "systemctl restart ssh.service")
+    assert "SSH-2.0" in root("client", f"python3 -c {shlex.quote(first)}")
+    assert "Master running" in root("client", f"{master} -O check {bastion}-ada 2>&1")
+    root("client", f"{master} -O exit {bastion}-ada 2>&1")
+    assert root(bastion, "systemctl show -P KillMode ssh.service").strip() == "process"
+    found = root(bastion, "apt-config dump")
+    assert 'Unattended-Upgrade::Automatic-Reboot "false";' in found
+    assert 'APT::Periodic::Unattended-Upgrade "1";' in found
+
+
+@pytest.mark.parametrize("bastion", BASTIONS)
+def test_the_kernels_audit_rules_can_be_merged(bastion):
+    """That auditd runs with them is not tested here: the kernel's audit belongs to the machine."""
+    root(bastion, "augenrules >/dev/null 2>&1 || true")
+    assert "No change" in root(bastion, "augenrules --check")
+    merged = root(bastion, "cat /etc/audit/audit.rules")
+    for path in ("dir=/etc/ssh", "path=/etc/sudoers", "path=/etc/devnode/firewall.nft", "dir=/etc/devnode/bastion"):
+        assert f"-F {path} -F perm=wa" in merged
+
+
+@pytest.mark.parametrize("bastion", BASTIONS)
+def test_network_settings_are_in_effect(bastion):
+    """The kernel.* ones belong to the machine; what a container may not set is passed over."""
+    asked = [line for line in root(bastion, "cat /etc/sysctl.d/60-devnode-bastion.conf").splitlines() if "=" in line]
+    settings = dict(line.split(" = ") for line in asked if line.startswith("net."))
+    assert len(settings) > 10
+    for key, value in settings.items():
+        path = f"/proc/sys/{key.replace('.', '/')}"
+        found = root(bastion, f"cat {path} 2>/dev/null || echo none").strip()
+        assert found in (value, "none"), key
+
+
+@pytest.mark.parametrize("bastion", BASTIONS)
+def test_the_clocks_configuration_is_valid(bastion):
+    """chrony itself does not start without the right to set the clock, which a container has not."""
+    assert f"server {address('target')} iburst" in root(bastion, "chronyd -p -f /etc/chrony/chrony.conf")
+
+
+def test_the_banner():
+    text = root("client", f"ssh -F /root/kit/config -W {address('target')}:22 bastion13-ada </dev/null 2>&1")
+    assert "What you do here is logged." in text
