@@ -64,12 +64,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         }
 
     def _with_file(self, index: int, item: Any, errors: list[str]) -> Any:
-        """A declaration with the contents of its environment.yml."""
-        if not isinstance(item, dict) or not item.get("file"):
+        """A declaration with the contents of its environment.yml or lock file."""
+        key = next((key for key in ("lock", "file") if isinstance(item, dict) and item.get(key)), "")
+        if not key:
             return item
         try:
-            with open(self._find_needle("files", item["file"]), encoding="utf-8") as file:
-                return conda_settings.from_file(item, yaml.safe_load(file))
+            with open(self._find_needle("files", item[key]), encoding="utf-8") as file:
+                text = file.read()
+            if key == "lock":
+                return {**item, "lock": text.splitlines()}
+            return conda_settings.from_file(item, yaml.safe_load(text))
         except InvalidError as error:
             why = f"{error.why}." + (f" Allowed: {error.allowed}." if error.allowed else "")
         except AnsibleError:
@@ -78,6 +82,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             why = f"could not be read: {error}."
         except yaml.YAMLError as error:
             why = f"is not YAML: {error}"
-        errors.append(f"miniconda_environments[{index}].file: {show(item['file'])} {why}")
+        errors.append(f"miniconda_environments[{index}].{key}: {show(item[key])} {why}")
         # Something harmless in its place, so that the other declarations are checked as well.
-        return {"name": item.get("name"), "packages": ["python"]}
+        return {**{key: item[key] for key in ("name", "project") if key in item}, "packages": ["python"]}

@@ -14,11 +14,12 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ansible_collections.devnode.gpu.plugins.module_utils import conda_env, conda_install
+from ansible_collections.devnode.gpu.plugins.module_utils import conda_install, conda_state, conda_values
 
 # Our own notes about a prefix that must survive the prefix: what is being done to it, and the lock.
 NOTES = Path("/var/lib/devnode/conda")
@@ -154,11 +155,97 @@ def _base_package(prefix: Path, name: str) -> str:
     return max(found, key=conda_install.version_key, default="")
 
 
-def environment_directories(prefix: Path) -> list[Path]:
-    envs = prefix / "envs"
-    if not envs.is_dir():
-        return []
-    return sorted(item for item in envs.iterdir() if item.is_dir() and not item.is_symlink() and item.name[0] != ".")
+@dataclass(frozen=True)
+class Place:
+    """A directory of environments: the prefix's, for all users, or one in somebody's home."""
+
+    environments: Path
+    unfinished: Path  # names of what a run began to create and did not finish
+
+    def directories(self) -> list[Path]:
+        if not self.environments.is_dir():
+            return []
+        return sorted(
+            item
+            for item in self.environments.iterdir()
+            if item.is_dir() and not item.is_symlink() and item.name[0] != "."
+        )
+
+
+def shared(prefix: Path) -> Place:
+    return Place(prefix / "envs", notes(prefix, ".creating"))
+
+
+def private(home: Path) -> Place:
+    """Where conda puts a user's environments when the prefix belongs to root. Only for a process of that user."""
+    return Place(home / ".conda/envs", home / ".conda/.devnode-creating")
+
+
+def owners(prefix: Path) -> set[str]:
+    """People in whose homes the role made environments. Root's note: a home can say nothing to root."""
+    try:
+        return {str(item) for item in json.loads(read(notes(prefix, ".owners")) or "[]")}
+    except (ValueError, TypeError):
+        return set()
+
+
+def note_owners(prefix: Path, names: set[str]) -> None:
+    _note(notes(prefix, ".owners"), names)
+
+
+def _note(path: Path, names: set[str]) -> None:
+    if names:
+        write(path, json.dumps(sorted(names)) + "\n")
+    else:
+        path.unlink(missing_ok=True)
+
+
+def has_account(name: str) -> bool:
+    try:
+        return bool(pwd.getpwnam(name))
+    except KeyError:
+        return False
+
+
+def as_user(name: str, function: Callable[[Path], Any]) -> Any:
+    """Call a function with a person's rights and home, in a process of its own; its result must fit into JSON.
+
+    Homes belong to people, who may put a link where root would write: so root never works in one.
+    """
+    try:
+        account = pwd.getpwnam(name)
+    except KeyError:
+        raise HostError(f"owner: {name} has no account on this host. Make the account first.") from None
+    receiving, sending = os.pipe()
+    child = os.fork()
+    if child == 0:
+        answer: dict[str, Any] = {}
+        try:
+            os.close(receiving)
+            os.initgroups(name, account.pw_gid)
+            os.setgid(account.pw_gid)
+            os.setuid(account.pw_uid)
+            os.environ.update(HOME=account.pw_dir, USER=name, LOGNAME=name)
+            os.umask(0o022)
+            answer["value"] = function(Path(account.pw_dir))
+        except HostError as error:
+            answer["error"] = str(error)
+        except OSError as error:
+            answer["error"] = f"{error.filename or account.pw_dir}: {error.strerror} (as {name})"
+        except BaseException as error:
+            answer["error"] = f"{type(error).__name__}: {error} (as {name})"
+        finally:
+            with os.fdopen(sending, "w", encoding="utf-8") as pipe:
+                json.dump(answer, pipe)
+            os._exit(0)
+    os.close(sending)
+    with os.fdopen(receiving, encoding="utf-8") as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    said = json.loads(text or '{"error": "the process ended without an answer"}')
+    if "error" in said:
+        raise HostError(str(said["error"]))
+    return said["value"]
 
 
 def find_installation(prefix: Path) -> conda_install.Found:
@@ -184,7 +271,7 @@ def find_installation(prefix: Path) -> conda_install.Found:
         python=".".join(python.split(".")[:2]),
         marker=conda_install.Marker.load(read(prefix / MARKER)),
         interrupted=interrupted,
-        environments=len(environment_directories(prefix)),
+        environments=len(shared(prefix).directories()),
     )
 
 
@@ -197,32 +284,37 @@ def contents(directory: Path) -> tuple[str, ...]:
     for info in directory.glob("lib/python3*/site-packages/*.dist-info"):
         if read(info / "INSTALLER").strip() == "pip":
             name, _, version = info.name[: -len(".dist-info")].partition("-")
-            found.append(f"pip:{conda_env.canonical_pip(name)}=={version}")
+            found.append(f"pip:{conda_values.canonical_pip(name)}=={version}")
     return tuple(sorted(found))
 
 
-def creating(prefix: Path) -> set[str]:
+def creating(place: Place) -> set[str]:
     """Environments that a run began to create and did not finish."""
     try:
-        return {str(item) for item in json.loads(read(notes(prefix, ".creating")) or "[]")}
+        return {str(item) for item in json.loads(read(place.unfinished) or "[]")}
     except (ValueError, TypeError):
         return set()
 
 
-def note_creating(prefix: Path, names: set[str]) -> None:
-    path = notes(prefix, ".creating")
-    if names:
-        write(path, json.dumps(sorted(names)) + "\n")
-    else:
-        path.unlink(missing_ok=True)
+def note_creating(place: Place, names: set[str]) -> None:
+    _note(place.unfinished, names)
 
 
-def find_environments(prefix: Path) -> dict[str, conda_env.Found]:
-    """The environments in a prefix, without starting conda."""
-    unfinished = creating(prefix)
-    found: dict[str, conda_env.Found] = {}
-    for directory in environment_directories(prefix):
-        state = conda_env.State.load(read(directory / ENVIRONMENT_STATE))
+def find_environments(place: Place) -> dict[str, conda_state.Found]:
+    """The environments in a place, without starting conda."""
+    unfinished = creating(place)
+    found: dict[str, conda_state.Found] = {}
+    for directory in place.directories():
+        state = conda_state.State.load(read(directory / ENVIRONMENT_STATE))
         half_made = state is None and directory.name in unfinished
-        found[directory.name] = conda_env.Found(state, contents(directory), half_made)
+        found[directory.name] = conda_state.Found(state, contents(directory), half_made)
     return found
+
+
+def forget_home(home: Path) -> None:
+    """Remove what the role made in somebody's home. Only for a process of that user."""
+    place = private(home)
+    for name, found in find_environments(place).items():
+        if found.state is not None or found.half_made:
+            remove_tree(place.environments / name)
+    place.unfinished.unlink(missing_ok=True)

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ansible_collections.devnode.gpu.plugins.module_utils import conda_env, conda_install
+from ansible_collections.devnode.gpu.plugins.module_utils import conda_env, conda_install, conda_values
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
 
 CACHE = "/var/cache/devnode/miniconda"
@@ -174,7 +174,7 @@ def _condarc(settings: Settings, plan: Plan, mirror: dict[str, Any]) -> None:
     """The system-wide configuration. `default_channels` is set too, so that the word `defaults`, wherever somebody
     writes it, never means Anaconda's channels unless that was asked for."""
     anaconda = f"{mirror.get('anaconda') or 'https://repo.anaconda.com/pkgs'}"
-    ours = [name for name in plan.channels if not conda_env.is_anaconda(name)]
+    ours = [name for name in plan.channels if not conda_values.is_anaconda(name)]
     wanted: dict[str, Any] = {
         "channels": plan.channels,
         "default_channels": (
@@ -214,7 +214,7 @@ def plan_of(settings: Settings) -> Plan:
         plan.refuse("channels", settings.channels, "is not a list with a channel in it", "such as [conda-forge]")
     accepted = settings.anaconda_terms_accepted
     checked = [
-        plan.check(f"channels[{index}]", item, conda_env.channel, accepted) for index, item in enumerate(channels)
+        plan.check(f"channels[{index}]", item, conda_values.channel, accepted) for index, item in enumerate(channels)
     ]
     plan.channels = [item for item in checked if item]
     plan.pip_index_url = str(mirror.get("pypi") or "")
@@ -228,7 +228,8 @@ def plan_of(settings: Settings) -> Plan:
         anaconda_allowed=accepted,
         variable="miniconda_environments",
     )
-    plan.environments = [environment.declaration() for environment in environments]
+    moved = [replace(item, lock=item.lock.moved(mirror.get("channels", {}))) for item in environments]
+    plan.environments = [environment.declaration() for environment in moved]
     plan.errors += errors
     return plan
 

@@ -330,16 +330,19 @@ def absent(module: AnsibleModule, prefix: Path) -> dict[str, Any]:
                 f"prefix: {prefix}: it was not installed by this role, so it is not removed. Remove it by hand if "
                 "nobody needs it."
             )
-        strangers = [name for name, item in conda_host.find_environments(prefix).items() if item.state is None]
+        there = conda_host.find_environments(conda_host.shared(prefix))
+        strangers = [name for name, item in there.items() if item.state is None and not item.half_made]
         if strangers:
             raise HostError(
                 f"prefix: {prefix}: it holds environments that were not made by this role: {', '.join(strangers)}. "
                 "Their owners would lose them. Move or remove them first."
             )
         if not module.check_mode:
+            for owner in sorted(filter(conda_host.has_account, conda_host.owners(prefix))):
+                conda_host.as_user(owner, conda_host.forget_home)
             conda_host.remove_tree(prefix)
     if not module.check_mode:
-        for suffix in (".doing", ".creating"):
+        for suffix in (".doing", ".creating", ".owners"):
             conda_host.notes(prefix, suffix).unlink(missing_ok=True)
     return {
         "changed": found.exists,

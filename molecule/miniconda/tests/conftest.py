@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import testinfra
 
 PREFIX = "/opt/miniconda"
 FOLDER = os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]
@@ -79,6 +80,11 @@ class Box:
         if not tidying and (counts[1] or "changed: true" in done.stdout):
             DIRTY[self.name] = self
         return Play(done.returncode, done.stdout + done.stderr, counts[1], counts[0] + counts[4])
+
+    def other(self, name: str) -> Box:
+        """Another host of the scenario."""
+        inventory = os.environ["MOLECULE_INVENTORY_FILE"]
+        return Box(testinfra.get_host(f"ansible://{name}?ansible_inventory={inventory}"))
 
     def environments(self) -> list[str]:
         return sorted(self.root(f"ls {PREFIX}/envs").split())

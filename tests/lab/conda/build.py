@@ -336,7 +336,8 @@ def write_index(simple: Path) -> None:
     project.mkdir(parents=True)
     for version in ("1.0", "1.1"):
         write_wheel(project, "labpip", version)
-    links = "".join(f'<a href="{wheel.name}">{wheel.name}</a>\n' for wheel in sorted(project.glob("*.whl")))
+    wheels = {wheel.name: hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in sorted(project.glob("*.whl"))}
+    links = "".join(f'<a href="{name}#sha256={digest}">{name}</a>\n' for name, digest in wheels.items())
     (project / "index.html").write_text(f"<!DOCTYPE html><html><body>\n{links}</body></html>\n", encoding="utf-8")
     (simple / "index.html").write_text('<!DOCTYPE html><html><body><a href="labpip/">labpip</a></body></html>\n')
 

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Lock files and private environments."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Box
+
+pytestmark = [pytest.mark.one_system, pytest.mark.standin]
+
+
+def test_a_second_host_is_built_from_the_lock_file_alone(box: Box, tmp_path: Path) -> None:
+    """The first host solves and writes back; the second gets the lock file, and no channel to solve with."""
+    first, second = box, box.other("debian12")
+    assert first.play(miniconda_export_directory=str(tmp_path)).ok().changed == 1
+    folder = tmp_path / first.name
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("fit-py311.lock", "fit-py311.yml", "plot-py311.lock", "plot-py311.yml")
+    ]
+    exported = yaml.safe_load((folder / "plot-py311.yml").read_text())
+    assert "prefix" not in exported
+    assert {"pip": ["labpip==1.0"]} in exported["dependencies"]
+    assert all(item.count("=") == 1 for item in exported["dependencies"] if isinstance(item, str))
+    lock = (folder / "plot-py311.lock").read_text()
+    packages = [line for line in lock.splitlines() if "://" in line]
+    assert len(packages) >= 4
+    assert all(re.search(r"#[0-9a-f]{64}$", line) for line in packages)
+    assert re.search(r"^# pip labpip==1.0 --hash=sha256:[0-9a-f]{64}$", lock, re.MULTILINE)
+
+    wanted = {"name": "again-py311", "lock": str(folder / "plot-py311.lock")}
+    second.root("mv /srv/conda/channels/conda-forge/noarch/labmath-2.0-pyh0000000_0.tar.bz2 /srv/conda/aside")
+    try:
+        second.play(miniconda_environments=[wanted], miniconda_export_directory=str(tmp_path)).ok()
+    finally:
+        second.root("mv /srv/conda/aside /srv/conda/channels/conda-forge/noarch/labmath-2.0-pyh0000000_0.tar.bz2")
+    assert (tmp_path / second.name / "again-py311.lock").read_bytes() == lock.encode()
+    assert second.packages("again-py311") == first.packages("plot-py311")
+    assert (
+        second.person("conda run -n again-py311 python -c 'import labplot, labpip; print(labpip.__version__)'") == "1.0"
+    )
+
+    bad = tmp_path / "bad.lock"
+    bad.write_text(lock.replace(packages[0][-64:], "0" * 64))
+    refused = second.play(miniconda_environments=[{**wanted, "lock": str(bad)}])
+    refused.refused("again-py311: could not be updated; it stays as it was")
+    assert second.play(miniconda_environments=[wanted]).ok().changed == 0
+
+
+def test_people_have_private_environments(box: Box) -> None:
+    """Two people with one name each, made with their rights; nobody's link leads the role out of a home."""
+    for name in ("ada", "grace", "mallory"):
+        box.root(f"id {name} >/dev/null 2>&1 || useradd --create-home --shell /bin/bash {name}")
+    own = [{"name": "own-py311", "owner": name, "packages": [package]} for name, package in
+           (("ada", "labtool"), ("grace", "labfit"))]  # fmt: skip
+    box.root("ln -sfn /opt /home/mallory/.conda")
+    trap = {"name": "trap", "owner": "mallory", "packages": ["labtool"]}
+    box.play(miniconda_environments=[*own, trap]).refused("/home/mallory/.conda", "Permission denied", "as mallory")
+    assert not box.host.file("/opt/envs").exists
+    assert box.play(miniconda_environments=own).ok().changed == 0
+    assert box.root("runuser -l ada -c 'conda run -n own-py311 labtool'") == "labtool 1.0"
+    assert box.root("runuser -l grace -c 'conda run -n own-py311 python -c \"import labfit; print(1)\"'") == "1"
+    assert box.root("find /home/ada/.conda /home/grace/.conda ! -user ada ! -user grace") == ""
+    assert box.root("stat -c %U /home/grace/.conda/envs/own-py311/conda-meta/devnode-environment") == "grace"
+
+    assert box.play(miniconda_environments=own[:1]).ok().changed == 1
+    assert box.root("ls /home/ada/.conda/envs /home/grace/.conda/envs").split() == [
+        *("/home/ada/.conda/envs:", "own-py311", "/home/grace/.conda/envs:")
+    ]
