@@ -280,6 +280,7 @@ def main() -> None:
             "environments": {"type": "list", "elements": "dict", "default": [], "options": environment},
             "pip_index_url": {"type": "str", "default": ""},
             "export": {"type": "bool", "default": False},
+            "export_directory": {"type": "str", "default": ""},  # the action's
             "timeout": {"type": "int", "default": 3600},
             "lock_timeout": {"type": "int", "default": 3600},
         },
