@@ -19,6 +19,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils.conda_lock import Lock
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_values import (
     channel,
     composed_name,
+    cuda_version,
     environment_name,
     index_url,
     module_name,
@@ -32,7 +33,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils.validators import Inva
 
 FIELDS = (
     *("name", "project", "framework", "owner", "channels", "packages", "pip", "pip_extra_index_urls", "python", "file"),
-    *("lock", "imports", "cuda", "adopt", "state"),
+    *("lock", "imports", "cuda", "torch", "expect", "adopt", "state"),
 )
 # What an environment is made from, in the order in which a difference is shown.
 SPEC_KEYS = ("channels", "packages", "pip", "pip_extra_index_urls", "lock")
@@ -52,6 +53,8 @@ class Environment:
     owner: str = ""  # whose home it is in; empty for one of all users
     imports: tuple[str, ...] = ()
     cuda: str = ""  # the CUDA that its packages need of the host's driver
+    torch: str = ""  # the PyTorch among them
+    expect: tuple[str, ...] = ()  # what must have come of it, such as pip:torch==2.8.*+cu128
     adopt: bool = False
     present: bool = True
 
@@ -90,6 +93,8 @@ class Environment:
             **contents,
             "imports": list(self.imports),
             "cuda": self.cuda,
+            "torch": self.torch,
+            "expect": list(self.expect),
             "adopt": self.adopt,
             "state": "present" if self.present else "absent",
         }
@@ -242,6 +247,8 @@ def _environment(
         packages = _with_python(packages, pip, own_python)
     name = _name(errors, where, item, _python_of(packages, lock) or own_python)
     imports = _items(errors, f"{where}.imports", item.get("imports"), module_name)
+    cuda = errors.check(f"{where}.cuda", item["cuda"], cuda_version) if item.get("cuda") else ""
+    torch = errors.check(f"{where}.torch", item["torch"], cuda_version) if item.get("torch") else ""
     if state == "present" and not packages and not lock and len(errors.found) == before:
         errors.add(where, name, InvalidError("has nothing in it", "at least one of packages, python, file and lock"))
     _duplicates(errors, where, packages, pip)
@@ -256,7 +263,9 @@ def _environment(
         lock=lock,
         owner=owner,
         imports=imports,
-        cuda=str(item.get("cuda") or ""),
+        cuda=cuda or "",
+        torch=torch or "",
+        expect=tuple(str(pattern) for pattern in item.get("expect") or ()),
         adopt=bool(adopt),
         present=state == "present",
     )

@@ -141,6 +141,19 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path)
 
 
+def gpus() -> dict[str, Any]:
+    """The NVIDIA driver and its GPUs' compute capabilities; empty on a host without them."""
+    program = shutil.which("nvidia-smi", path="/usr/bin:/usr/local/bin:/bin:/usr/local/nvidia/bin")
+    ran = run([program, "--query-gpu=driver_version,compute_cap", "--format=csv,noheader"], 60) if program else None
+    rows = [line.split(", ") for line in ran.out.splitlines()] if ran and not ran.code else []
+    rows = [row for row in rows if len(row) == 2 and re.fullmatch(r"[0-9.]+", row[0])]
+    if rows:
+        known = {row[1].strip() for row in rows if re.fullmatch(r"[0-9]+\.[0-9]+", row[1].strip())}
+        return {"driver": rows[0][0], "capabilities": sorted(known)}
+    found = re.search(r"\b([0-9]{3,4}\.[0-9]+(?:\.[0-9]+)?)\b", read(Path("/proc/driver/nvidia/version")))
+    return {"driver": found.group(1) if found else "", "capabilities": []}
+
+
 # --- the prefix ------------------------------------------------------------------------------------------------------
 
 

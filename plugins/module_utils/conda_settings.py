@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ansible_collections.devnode.gpu.plugins.module_utils import conda_env, conda_install, conda_values
+from ansible_collections.devnode.gpu.plugins.module_utils import conda_env, conda_install, conda_pytorch, conda_values
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
 
 CACHE = "/var/cache/devnode/miniconda"
@@ -24,7 +24,7 @@ OWN_KEYS = {
 KEY_RE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 URL_RE = re.compile(r"(?:https?|file)://[A-Za-z0-9._~:/@{}%+-]+")
 FILE_RE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\.sh")
-MIRROR_KEYS = ("miniconda", "miniforge", "channels", "anaconda", "pypi")
+MIRROR_KEYS = ("miniconda", "miniforge", "channels", "anaconda", "pypi", "pytorch")
 
 
 @dataclass
@@ -200,6 +200,14 @@ def _condarc(settings: Settings, plan: Plan, mirror: dict[str, Any]) -> None:
     plan.condarc = wanted
 
 
+def _with_pytorch(plan: Plan, index: int, item: Any, mirror: dict[str, Any]) -> Any:
+    try:
+        return conda_pytorch.expanded(item, mirror.get("pytorch") or conda_pytorch.WHEELS)
+    except InvalidError as error:
+        plan.refuse(f"environments[{index}].pytorch", item["pytorch"], error.why, error.allowed)
+        return {key: value for key, value in item.items() if key != "pytorch"} | {"packages": ["python"]}
+
+
 def plan_of(settings: Settings) -> Plan:
     """What the settings mean, and everything that is wrong with them."""
     plan = Plan()
@@ -221,8 +229,11 @@ def plan_of(settings: Settings) -> Plan:
     if settings.pip_index_url:
         plan.pip_index_url = plan.check("pip_index_url", settings.pip_index_url, _url) or ""
     _condarc(settings, plan, mirror)
+    declared = settings.environments
+    if isinstance(declared, list):
+        declared = [_with_pytorch(plan, index, item, mirror) for index, item in enumerate(declared)]
     environments, errors = conda_env.parse_environments(
-        settings.environments,
+        declared,
         channels=tuple(plan.channels),
         python=settings.environment_python,
         anaconda_allowed=accepted,

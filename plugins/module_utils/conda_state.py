@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 from dataclasses import dataclass, field
 
+from ansible_collections.devnode.gpu.plugins.module_utils import cuda_compat
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_env import SPEC_KEYS, Environment
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_values import canonical_pip, pip_name
 
@@ -121,6 +123,22 @@ def plan(declared: list[Environment], found: dict[str, Found]) -> list[Step]:
         if step is not None:
             steps.append(step)
     return sorted(steps, key=lambda step: (step.action != "remove", step.name))
+
+
+def unfit(wanted: Environment, driver: str, capabilities: list[str]) -> list[str]:
+    """Why this host's driver or GPUs cannot run an environment. Nothing is known of a host without a driver."""
+    if not wanted.cuda or not driver:
+        return []
+    try:
+        verdict = cuda_compat.check(driver, capabilities, cuda=wanted.cuda, torch=wanted.torch)
+    except cuda_compat.CompatError:
+        return []  # a driver whose version is none: not ours to judge
+    return [] if verdict.runs else [f"{wanted.title}: {verdict.reason} {verdict.remedy}".strip()]
+
+
+def unexpected(wanted: Environment, contents: tuple[str, ...]) -> list[str]:
+    """What should have come of a build and did not."""
+    return [pattern for pattern in wanted.expect if not fnmatch.filter(contents, pattern)]
 
 
 def refusals(steps: list[Step]) -> list[str]:

@@ -125,6 +125,12 @@ def module_name(value: Any) -> str:
     return value
 
 
+def cuda_version(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,2}\.[0-9]{1,2}(\.[0-9]{1,2})?", value):
+        raise InvalidError("is not a version", 'such as "12.8", in quotes')
+    return value
+
+
 def composed_name(project: Any, python: str, framework: Any) -> str:
     """The name of an environment by the convention: project, Python, framework, such as nlp-py311-torch28."""
     if not isinstance(project, str) or not PART_RE.fullmatch(project):

@@ -58,10 +58,12 @@ class Worker:
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
-    def conda(self, *arguments: str) -> Ran:
+    def conda(self, *arguments: str, cuda: str = "") -> Ran:
+        """Start conda. A host without a driver has no CUDA that conda could see, so what is asked for stands in."""
         self.runs += 1
         argv = [str(self.options.prefix / "bin/conda"), *arguments]
-        return conda_host.run(argv, self.options.timeout, self.options.variables)
+        override = {"CONDA_OVERRIDE_CUDA": cuda} if cuda and not conda_host.gpus()["driver"] else {}
+        return conda_host.run(argv, self.options.timeout, {**self.options.variables, **override})
 
     def pip(self, name: str, *arguments: str) -> Ran:
         """Base's pip, because an environment need not have (or no longer has) one of its own."""
@@ -79,7 +81,7 @@ class Worker:
         target = ["--prefix", str(self.directory(wanted.name)), "--quiet"]
         if not wanted.lock:
             with _file("environment.yml", wanted.environment_file()) as path:
-                return self.conda("env", "create", "--yes", *target, "--file", path)
+                return self.conda("env", "create", "--yes", *target, "--file", path, cuda=wanted.cuda)
         with _file("lock.txt", wanted.lock.explicit()) as path:
             ran = self.conda("create", "--yes", *target, "--file", path)
         if ran.code or not wanted.lock.pip:
@@ -108,7 +110,7 @@ class Worker:
             directory.rename(aside)
         conda_host.remove_tree(directory)
         ran = self.build(wanted)
-        if not ran.code and wanted.lock:
+        if not ran.code:
             ran = self.compare(wanted)
         if ran.code:
             conda_host.remove_tree(directory)
@@ -123,7 +125,13 @@ class Worker:
             raise HostError(f"{wanted.title}: could not be {what}. conda said:\n{ran.tail()}")
 
     def compare(self, wanted: Environment) -> Ran:
-        """An environment from a lock file holds exactly what that lists."""
+        """What was asked for must have come of it; an environment from a lock file holds exactly what that lists."""
+        missing = conda_state.unexpected(wanted, conda_host.contents(self.directory(wanted.name)))
+        if missing:
+            indexes = ", ".join(wanted.pip_extra_index_urls)
+            return Ran(1, "", f"{', '.join(missing)} did not come of it. Is {indexes or 'its channel'} reachable?")
+        if not wanted.lock:
+            return Ran(0, "", "")
         there, listed = conda_host.contents(self.directory(wanted.name)), wanted.lock.contents()
         urls = {f"pip:{item.name}==" for item in wanted.lock.pip if item.url}
         different = conda_state.differences(
@@ -170,7 +178,10 @@ class Worker:
         first = [item for item in step.uninstall if conda_values.package_key(item) in by_conda]
         self.uninstall(wanted, first)
         with _file("environment.yml", wanted.environment_file()) as path:
-            ran = self.conda("env", "update", "--prune", "--prefix", str(directory), "--file", path, "--quiet")
+            target = ["--prefix", str(directory), "--quiet"]
+            ran = self.conda("env", "update", "--prune", *target, "--file", path, cuda=wanted.cuda)
+        if not ran.code:
+            ran = self.compare(wanted)
         if ran.code:
             after = "part of the update is done; the next run goes on with it"
             if conda_host.contents(directory) == self.found[name].contents:

@@ -81,6 +81,14 @@ options:
         description: The CUDA that its packages need, such as V(12.8). A host whose driver cannot run it is refused.
         type: str
         default: ''
+      torch:
+        description: The PyTorch among its packages, for the same check.
+        type: str
+        default: ''
+      expect:
+        description: Patterns of what must have been installed, such as V(pip:torch==2.8.*+cu128).
+        type: list
+        elements: str
       python:
         description: Python version when O(environments[].packages) names none. Unset means O(python); empty adds none.
         type: str
@@ -206,12 +214,16 @@ def work(module: AnsibleModule, options: Options, environments: list[Environment
         places.setdefault(environment.owner, []).append(environment)
 
     refused: list[str] = []
+    gpus: dict[str, Any] = {}
     for owner, declared in sorted(places.items()):
-        look = partial(_refusals, declared)
-        refused += in_place(options, owner, look, module.check_mode)
+        said = in_place(options, owner, partial(_look, declared), module.check_mode)
+        refused += said["refusals"]
+        changing = [item for item in declared if item.name in said["changing"]]
+        if any(item.cuda for item in changing):
+            gpus = gpus or conda_host.gpus()
+            refused += [text for item in changing for text in conda_state.unfit(item, **gpus)]
     if refused:
         raise HostError("\n".join(refused))
-
     wanted = {environment.owner for environment in environments if environment.present} - {""}
     if not module.check_mode and wanted - known:
         conda_host.note_owners(options.prefix, known | wanted)
@@ -242,8 +254,12 @@ def work(module: AnsibleModule, options: Options, environments: list[Environment
     return result
 
 
-def _refusals(declared: list[Environment], worker: Worker) -> list[str]:
-    return conda_state.refusals(worker.plan(declared))
+def _look(declared: list[Environment], worker: Worker) -> dict[str, Any]:
+    steps = worker.plan(declared)
+    return {
+        "refusals": conda_state.refusals(steps),
+        "changing": [step.name for step in steps if step.action != "remove"],
+    }
 
 
 def _work(declared: list[Environment], check_mode: bool, worker: Worker) -> dict[str, Any]:
@@ -268,6 +284,8 @@ def main() -> None:
         **{name: {"type": "list", "elements": "str"} for name in lists},
         "python": {"type": "str"},
         "cuda": {"type": "str", "default": ""},
+        "torch": {"type": "str", "default": ""},
+        "expect": {"type": "list", "elements": "str"},
         "adopt": {"type": "bool", "default": False},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     }

@@ -70,3 +70,25 @@ def test_people_have_private_environments(box: Box) -> None:
     assert box.root("ls /home/ada/.conda/envs /home/grace/.conda/envs").split() == [
         *("/home/ada/.conda/envs:", "own-py311", "/home/grace/.conda/envs:")
     ]
+
+
+def test_pytorch_follows_its_cuda_version_and_the_hosts_driver(any_state: Box) -> None:
+    """torch here is the stand-in's, which only knows its version; the indexes are two, as in the world."""
+    wanted = {"project": "nlp", "pytorch": {"version": "2.8", "cuda": "12.8", "extras": ["torchvision"]}}
+    impossible = {"name": "x", "pytorch": {"version": "2.8", "cuda": "13.0"}}
+    play = any_state.play(miniconda_environments=[wanted, impossible])
+    play.refused("miniconda_environments[1].pytorch", "PyTorch 2.8 is not built with CUDA 13.0", "12.6, 12.8, 12.9")
+    assert play.changed == 0
+
+    smi = "/usr/local/bin/nvidia-smi"
+    any_state.root(f"printf '#!/bin/sh\\necho 470.82.01, 8.0\\n' > {smi} && chmod 755 {smi}")
+    try:
+        play = any_state.play(miniconda_environments=[wanted])
+        play.refused("nlp-py311-torch28: CUDA 12.8 does not run with driver 470.82.01", "525.60.13")
+        assert play.changed == 0
+        any_state.root(f"sed -i s/470.82.01/570.124.06/ {smi}")
+        any_state.play(miniconda_environments=[wanted]).ok()
+    finally:
+        any_state.root(f"rm {smi}")
+    command = "conda run -n nlp-py311-torch28 python -c 'import torch; print(torch.__version__)'"
+    assert any_state.person(command) == "2.8.0+cu128"
