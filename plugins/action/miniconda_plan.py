@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.devnode.gpu.plugins.module_utils import conda_settings
+from ansible_collections.devnode.gpu.plugins.module_utils import conda_bundle, conda_settings
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -29,6 +29,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "condarc": {"type": "dict", "default": {}},
     "environments": {"type": "raw", "default": []},
     "environment_python": {"type": "raw", "default": ""},
+    "bundle": {"type": "str", "default": ""},
 }
 
 
@@ -48,6 +49,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             arguments["environments"] = [
                 self._with_file(index, item, errors) for index, item in enumerate(arguments["environments"])
             ]
+        if arguments["bundle"]:
+            arguments.update(self._bundle(arguments["bundle"], errors))
         plan = conda_settings.plan_of(conda_settings.Settings(**arguments))
         errors += plan.errors
         if errors:
@@ -56,12 +59,27 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "changed": False,
             "installer_url": plan.installer_url,
             "installer_sha256": plan.installer_sha256,
-            "installer_copy": plan.installer_copy,
+            "copies": plan.copies,
+            "bundle": plan.bundle,
             "channels": plan.channels,
             "condarc": plan.condarc,
             "pip_index_url": plan.pip_index_url,
             "environments": plan.environments,
         }
+
+    def _bundle(self, bundle: str, errors: list[str]) -> dict[str, Any]:
+        try:
+            path = self._find_needle("files", bundle)
+            about, short = conda_bundle.read_about(path)
+        except AnsibleError:
+            errors.append(
+                f"miniconda_bundle: {show(bundle)} was not found on the controller. Make it with the role's bundle.yml."
+            )
+            return {"bundle": ""}
+        except conda_bundle.BundleError as error:
+            errors.append(f"miniconda_bundle: {show(bundle)} {error}. Make it again with the role's bundle.yml.")
+            return {"bundle": ""}
+        return {"bundle": path, "bundle_about": about, "bundle_id": short}
 
     def _with_file(self, index: int, item: Any, errors: list[str]) -> Any:
         """A declaration with the contents of its environment.yml or lock file."""

@@ -33,10 +33,10 @@ from ansible_collections.devnode.gpu.plugins.module_utils.validators import Inva
 
 FIELDS = (
     *("name", "project", "framework", "owner", "channels", "packages", "pip", "pip_extra_index_urls", "python", "file"),
-    *("lock", "imports", "cuda", "torch", "expect", "adopt", "state"),
+    *("lock", "imports", "cuda", "torch", "expect", "bundled", "adopt", "state"),
 )
 # What an environment is made from, in the order in which a difference is shown.
-SPEC_KEYS = ("channels", "packages", "pip", "pip_extra_index_urls", "lock")
+SPEC_KEYS = ("channels", "packages", "pip", "expect", "lock")
 FILE_KEYS = ("name", "prefix", "channels", "dependencies")
 
 
@@ -50,6 +50,7 @@ class Environment:
     pip: tuple[str, ...] = ()
     pip_extra_index_urls: tuple[str, ...] = ()
     lock: Lock = field(default_factory=Lock)
+    bundled: Lock = field(default_factory=Lock)  # what a bundle has for it
     owner: str = ""  # whose home it is in; empty for one of all users
     imports: tuple[str, ...] = ()
     cuda: str = ""  # the CUDA that its packages need of the host's driver
@@ -67,9 +68,14 @@ class Environment:
         """What decides whether a built environment is still the declared one."""
         if self.lock:
             return {"lock": self.lock.identity()}
-        spec = {"channels": self.channels, "packages": self.packages, "pip": self.pip}
-        extra = {"pip_extra_index_urls": self.pip_extra_index_urls} if self.pip_extra_index_urls else {}
-        return {key: list(value) for key, value in {**spec, **extra}.items()}
+        # Not where packages come from: a mirror gives the same ones.
+        spec = {"channels": self.channels, "packages": self.packages, "pip": self.pip, "expect": self.expect}
+        return {key: list(value) for key, value in spec.items() if value}
+
+    @property
+    def exact(self) -> Lock:
+        """The list of packages that it is built from, when there is one."""
+        return self.bundled or self.lock
 
     def digest(self) -> str:
         text = json.dumps(self.spec(), sort_keys=True, separators=(",", ":"))
@@ -86,7 +92,17 @@ class Environment:
 
     def declaration(self) -> dict[str, Any]:
         """The normal form, which parses to the same environment again."""
-        contents: dict[str, Any] = {"lock": self.lock.lines()} if self.lock else {**self.spec(), "python": ""}
+        contents: dict[str, Any] = (
+            {"lock": self.lock.lines()}
+            if self.lock
+            else {
+                **{"channels": list(self.channels), "packages": list(self.packages), "pip": list(self.pip)},
+                "pip_extra_index_urls": list(self.pip_extra_index_urls),
+                "python": "",
+            }
+        )
+        if self.bundled:
+            contents["bundled"] = self.bundled.lines()
         return {
             "name": self.name,
             "owner": self.owner,
@@ -245,6 +261,7 @@ def _environment(
         pip = _items(errors, f"{where}.pip", item.get("pip"), requirement)
         indexes = _items(errors, f"{where}.pip_extra_index_urls", item.get("pip_extra_index_urls"), index_url)
         packages = _with_python(packages, pip, own_python)
+    bundled = conda_lock.parse([str(line) for line in item["bundled"]]) if item.get("bundled") else Lock()
     name = _name(errors, where, item, _python_of(packages, lock) or own_python)
     imports = _items(errors, f"{where}.imports", item.get("imports"), module_name)
     cuda = errors.check(f"{where}.cuda", item["cuda"], cuda_version) if item.get("cuda") else ""
@@ -261,6 +278,7 @@ def _environment(
         pip=pip,
         pip_extra_index_urls=indexes if pip else (),
         lock=lock,
+        bundled=bundled,
         owner=owner,
         imports=imports,
         cuda=cuda or "",

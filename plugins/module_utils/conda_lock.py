@@ -113,6 +113,10 @@ class Lock:
         """The platform that the packages are for; empty when all are for any."""
         return next((item.subdir for item in self.packages if item.subdir != "noarch"), "")
 
+    def moved_to(self, above: str) -> Lock:
+        """The same packages, every channel of them below one place."""
+        return replace(self, packages=tuple(item.moved({item.channel: above}) for item in self.packages))
+
     def moved(self, channels: dict[str, str]) -> Lock:
         return replace(self, packages=tuple(item.moved(channels) for item in self.packages))
 

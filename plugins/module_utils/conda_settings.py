@@ -9,7 +9,13 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ansible_collections.devnode.gpu.plugins.module_utils import conda_env, conda_install, conda_pytorch, conda_values
+from ansible_collections.devnode.gpu.plugins.module_utils import (
+    conda_bundle,
+    conda_env,
+    conda_install,
+    conda_pytorch,
+    conda_values,
+)
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
 
 CACHE = "/var/cache/devnode/miniconda"
@@ -47,6 +53,9 @@ class Settings:
     condarc: dict[str, Any]
     environments: Any
     environment_python: Any
+    bundle: Any = ""  # where it is on the controller
+    bundle_about: conda_bundle.About | None = None
+    bundle_id: str = ""
 
 
 @dataclass
@@ -56,7 +65,8 @@ class Plan:
     errors: list[str] = field(default_factory=list)
     installer_url: str = ""
     installer_sha256: str = ""
-    installer_copy: str = ""  # where the controller's file goes on the host
+    copies: list[dict[str, str]] = field(default_factory=list)  # the controller's files that the host needs
+    bundle: str = ""  # where it is on the host
     channels: list[str] = field(default_factory=list)
     condarc: dict[str, Any] = field(default_factory=dict)
     pip_index_url: str = ""
@@ -123,19 +133,27 @@ def _check_name(settings: Settings, plan: Plan, variable: str, base: str) -> Non
 
 
 def _installer(settings: Settings, plan: Plan, mirror: dict[str, Any]) -> None:
+    about = settings.bundle_about
+    for other in ("installer_url", "installer_src") if about else ():
+        if getattr(settings, other):
+            plan.refuse(
+                other, getattr(settings, other), "and miniconda_bundle are both set: the bundle has an installer"
+            )
     if settings.installer_url and settings.installer_src:
         plan.refuse("installer_src", settings.installer_src, "and miniconda_installer_url are both set: choose one")
         return
     if settings.installer_sha256:
         plan.installer_sha256 = plan.check("installer_sha256", settings.installer_sha256, conda_install.sha256) or ""
     variable, url = "installer_url", settings.installer_url
-    if settings.installer_src:
+    if about:
+        variable, url = "bundle", f"file://{conda_bundle.UNPACKED}/{about.installer}"
+    elif settings.installer_src:
         variable, base = "installer_src", os.path.basename(str(settings.installer_src))
         if not FILE_RE.fullmatch(base):
             plan.refuse(variable, settings.installer_src, "has no plain file name", "letters, digits, . _ + -, and .sh")
             return
-        plan.installer_copy = f"{CACHE}/{base}"
-        url = f"file://{plan.installer_copy}"
+        plan.copies.append({"src": str(settings.installer_src), "dest": f"{CACHE}/"})
+        url = f"file://{CACHE}/{base}"
     elif not url:
         variable = "mirror"
         if not mirror.get(settings.distribution):
@@ -200,6 +218,14 @@ def _condarc(settings: Settings, plan: Plan, mirror: dict[str, Any]) -> None:
     plan.condarc = wanted
 
 
+def _bundled(about: conda_bundle.About, wanted: conda_env.Environment, errors: list[str]) -> conda_env.Environment:
+    try:
+        return conda_bundle.environment_from(about, wanted) if wanted.present else wanted
+    except (conda_bundle.BundleError, InvalidError) as error:
+        errors.append(f"miniconda_environments: {show(wanted.title)} {error}.")
+        return wanted
+
+
 def _with_pytorch(plan: Plan, index: int, item: Any, mirror: dict[str, Any]) -> Any:
     try:
         return conda_pytorch.expanded(item, mirror.get("pytorch") or conda_pytorch.WHEELS)
@@ -239,8 +265,14 @@ def plan_of(settings: Settings) -> Plan:
         anaconda_allowed=accepted,
         variable="miniconda_environments",
     )
-    moved = [replace(item, lock=item.lock.moved(mirror.get("channels", {}))) for item in environments]
-    plan.environments = [environment.declaration() for environment in moved]
+    if settings.bundle_about:
+        folder = f"{CACHE}/bundle-{settings.bundle_id}/"
+        plan.bundle = folder + os.path.basename(str(settings.bundle))
+        plan.copies.append({"src": str(settings.bundle), "dest": folder})
+        environments = [_bundled(settings.bundle_about, item, errors) for item in environments]
+    else:
+        environments = [replace(item, lock=item.lock.moved(mirror.get("channels", {}))) for item in environments]
+    plan.environments = [environment.declaration() for environment in environments]
     plan.errors += errors
     return plan
 

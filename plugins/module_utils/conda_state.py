@@ -88,7 +88,7 @@ def _step(wanted: Environment, found: Found | None) -> Step | None:
     if found.half_made:
         return Step(wanted.name, "recreate", "was never finished: an earlier run was interrupted")
     # A lock file says all that is in it: there is nothing to update, only another one to make.
-    change = "replace" if wanted.lock else "update"
+    change = "replace" if wanted.exact else "update"
     if found.state is None:
         if not wanted.adopt:
             return Step(wanted.name, "refuse", "was not made by this role")

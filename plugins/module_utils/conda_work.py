@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +36,7 @@ class Options:
     timeout: int
     variables: dict[str, str] = field(default_factory=dict)  # environment variables for conda and pip
     pip_options: tuple[str, ...] = ()  # for what a lock file lists
+    offline: bool = False  # everything comes from a bundle
     export: bool = False
 
 
@@ -79,14 +80,15 @@ class Worker:
     def build(self, wanted: Environment) -> Ran:
         """Lay a new environment down."""
         target = ["--prefix", str(self.directory(wanted.name)), "--quiet"]
-        if not wanted.lock:
+        if not wanted.exact:
             with _file("environment.yml", wanted.environment_file()) as path:
                 return self.conda("env", "create", "--yes", *target, "--file", path, cuda=wanted.cuda)
-        with _file("lock.txt", wanted.lock.explicit()) as path:
-            ran = self.conda("create", "--yes", *target, "--file", path)
-        if ran.code or not wanted.lock.pip:
+        with _file("lock.txt", wanted.exact.explicit()) as path:
+            offline = ["--offline"] if self.options.offline else []
+            ran = self.conda("create", "--yes", *offline, *target, "--file", path)
+        if ran.code or not wanted.exact.pip:
             return ran
-        with _file("requirements.txt", wanted.lock.requirements()) as path:
+        with _file("requirements.txt", wanted.exact.requirements()) as path:
             exact = ["--no-deps", "--require-hashes", *self.options.pip_options]
             return self.pip(wanted.name, "install", "--quiet", *exact, "--requirement", path)
 
@@ -130,10 +132,10 @@ class Worker:
         if missing:
             indexes = ", ".join(wanted.pip_extra_index_urls)
             return Ran(1, "", f"{', '.join(missing)} did not come of it. Is {indexes or 'its channel'} reachable?")
-        if not wanted.lock:
+        if not wanted.exact:
             return Ran(0, "", "")
-        there, listed = conda_host.contents(self.directory(wanted.name)), wanted.lock.contents()
-        urls = {f"pip:{item.name}==" for item in wanted.lock.pip if item.url}
+        there, listed = conda_host.contents(self.directory(wanted.name)), wanted.exact.contents()
+        urls = {f"pip:{item.name}==" for item in wanted.exact.pip if item.url}
         different = conda_state.differences(
             [item for item in listed if item not in urls],
             [item for item in there if item.partition("==")[0] + "==" not in urls],
@@ -220,16 +222,16 @@ class Worker:
             )
         by_pip = dict(item[len("pip:") :].split("==", 1) for item in there if item.startswith("pip:"))
         return replace(
-            lock, pip=self.locked_pip(wanted, by_pip), indexes=wanted.pip_extra_index_urls or wanted.lock.indexes
+            lock, pip=self.locked_pip(wanted, by_pip), indexes=wanted.pip_extra_index_urls or wanted.exact.indexes
         )
 
     def locked_pip(self, wanted: Environment, installed: dict[str, str]) -> tuple[conda_lock.PipPackage, ...]:
         """What pip installed, with the sha256 that the package index gives for it."""
         if not installed:
             return ()
-        known = {item.name: item for item in wanted.lock.pip}
+        known = {item.name: item for item in wanted.exact.pip}
         if set(known) == set(installed):
-            return wanted.lock.pip
+            return wanted.exact.pip
         urls = {conda_values.pip_name(item): item for item in wanted.pip if "@" in item.partition(";")[0]}
         lines = [f"--extra-index-url {url}" for url in wanted.pip_extra_index_urls]
         lines += [urls.get(name, f"{name}=={version}") for name, version in sorted(installed.items())]
@@ -261,6 +263,19 @@ class Worker:
             lines = [line for line in ran.out.splitlines() if not line.startswith(("prefix:", "name:"))]
             conda_host.write(directory / EXPORT, "\n".join([f"name: {wanted.name}", *lines]).rstrip() + "\n")
         return {"lock": conda_host.read(directory / LOCK), "environment": conda_host.read(directory / EXPORT)}
+
+    def wheels(self, wanted: Environment) -> str:
+        """A new directory with the wheels of what pip installed."""
+        folder = tempfile.mkdtemp(prefix="devnode-conda-")
+        with _file(
+            "requirements.txt", conda_lock.parse(self.exported(wanted)["lock"].splitlines()).requirements()
+        ) as path:
+            exact = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--quiet"]
+            ran = self.pip(wanted.name, "download", *exact, "--dest", folder, "--requirement", path)
+        if ran.code:
+            conda_host.remove_tree(Path(folder))
+            raise HostError(f"{wanted.title}: its wheels could not be fetched. pip said:\n{ran.tail()}")
+        return folder
 
     # --- all of it ---------------------------------------------------------------------------------------------------
 
@@ -308,3 +323,12 @@ class Worker:
             "exports": exports,
             **conda_state.diff(shown, declared, self.found),
         }
+
+
+def in_place(options: Options, owner: str, act: Callable[[Worker], Any], check_mode: bool = False) -> Any:
+    """Call `act` with a worker for all users' environments, or for one person's, with that person's rights."""
+    if not owner:
+        return act(Worker(options, conda_host.shared(options.prefix)))
+    if check_mode and not conda_host.has_account(owner):
+        return act(Worker(options, conda_host.private(Path("/nonexistent"))))  # the account is still to come
+    return conda_host.as_user(owner, lambda home: act(Worker(options, conda_host.private(home))))

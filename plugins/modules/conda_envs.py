@@ -89,6 +89,10 @@ options:
         description: Patterns of what must have been installed, such as V(pip:torch==2.8.*+cu128).
         type: list
         elements: str
+      bundled:
+        description: Lines of the lock file that a bundle has for it.
+        type: list
+        elements: str
       python:
         description: Python version when O(environments[].packages) names none. Unset means O(python); empty adds none.
         type: str
@@ -103,6 +107,10 @@ options:
         default: present
   pip_index_url:
     description: Package index for pip. Empty means pip's own.
+    type: str
+    default: ''
+  bundle:
+    description: A bundle on the host. Everything comes from it then, by the lines in O(environments[].bundled).
     type: str
     default: ''
   export:
@@ -183,27 +191,24 @@ unchanged:
   elements: str
 """
 
-from collections.abc import Callable
+import contextlib
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.devnode.gpu.plugins.module_utils import conda_env, conda_host, conda_state
+from ansible_collections.devnode.gpu.plugins.module_utils.conda_bundle import (
+    UNPACKED,
+    BundleError,
+    forget_others,
+    unpacked,
+)
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_env import Environment
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_host import HostError
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_install import prefix_path
-from ansible_collections.devnode.gpu.plugins.module_utils.conda_work import Options, Worker
+from ansible_collections.devnode.gpu.plugins.module_utils.conda_work import Options, Worker, in_place
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
-
-
-def in_place(options: Options, owner: str, act: Callable[[Worker], Any], check_mode: bool) -> Any:
-    """Call `act` with a worker for all users' environments, or for one person's, with that person's rights."""
-    if not owner:
-        return act(Worker(options, conda_host.shared(options.prefix)))
-    if check_mode and not conda_host.has_account(owner):
-        return act(Worker(options, conda_host.private(Path("/nonexistent"))))  # the account is still to come
-    return conda_host.as_user(owner, lambda home: act(Worker(options, conda_host.private(home))))
 
 
 def work(module: AnsibleModule, options: Options, environments: list[Environment]) -> dict[str, Any]:
@@ -215,16 +220,34 @@ def work(module: AnsibleModule, options: Options, environments: list[Environment
 
     refused: list[str] = []
     gpus: dict[str, Any] = {}
+    changing_any = False
     for owner, declared in sorted(places.items()):
         said = in_place(options, owner, partial(_look, declared), module.check_mode)
         refused += said["refusals"]
         changing = [item for item in declared if item.name in said["changing"]]
+        changing_any = changing_any or bool(changing)
         if any(item.cuda for item in changing):
             gpus = gpus or conda_host.gpus()
             refused += [text for item in changing for text in conda_state.unfit(item, **gpus)]
     if refused:
         raise HostError("\n".join(refused))
-    wanted = {environment.owner for environment in environments if environment.present} - {""}
+    if not module.check_mode:
+        forget_others(module.params["bundle"])
+    with contextlib.ExitStack() as stack:
+        if module.params["bundle"] and changing_any and not module.check_mode:
+            bundle = Path(module.params["bundle"])
+            try:
+                stack.enter_context(unpacked(bundle, "channels/", "wheels/"))
+            except BundleError as error:
+                raise HostError(
+                    f"bundle: {error}. No environment was changed. Copy it again, or make it again."
+                ) from None
+        return carry_out(module, options, places)
+
+
+def carry_out(module: AnsibleModule, options: Options, places: dict[str, list[Environment]]) -> dict[str, Any]:
+    known = conda_host.owners(options.prefix)
+    wanted = {item.owner for declared in places.values() for item in declared if item.present} - {""}
     if not module.check_mode and wanted - known:
         conda_host.note_owners(options.prefix, known | wanted)
     result: dict[str, Any] = {"steps": [], "unchanged": [], "conda_runs": 0, "exports": {}}
@@ -272,6 +295,8 @@ def options_of(params: dict[str, Any]) -> Options:
         prefix=Path(prefix_path(params["prefix"])),
         timeout=params["timeout"],
         variables={"PIP_INDEX_URL": index} if index else {},
+        pip_options=("--no-index", "--find-links", f"{UNPACKED}/wheels") if params["bundle"] else (),
+        offline=bool(params["bundle"]),
         export=params["export"],
     )
 
@@ -286,6 +311,7 @@ def main() -> None:
         "cuda": {"type": "str", "default": ""},
         "torch": {"type": "str", "default": ""},
         "expect": {"type": "list", "elements": "str"},
+        "bundled": {"type": "list", "elements": "str"},
         "adopt": {"type": "bool", "default": False},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     }
@@ -297,6 +323,7 @@ def main() -> None:
             "python": {"type": "str", "default": ""},
             "environments": {"type": "list", "elements": "dict", "default": [], "options": environment},
             "pip_index_url": {"type": "str", "default": ""},
+            "bundle": {"type": "str", "default": ""},
             "export": {"type": "bool", "default": False},
             "export_directory": {"type": "str", "default": ""},  # the action's
             "timeout": {"type": "int", "default": 3600},

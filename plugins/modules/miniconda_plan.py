@@ -77,6 +77,10 @@ options:
     description: The declared environments.
     type: raw
     default: []
+  bundle:
+    description: A bundle on the controller. Everything comes from it then.
+    type: str
+    default: ''
   environment_python:
     description: Python for environments that name none.
     type: raw
@@ -117,8 +121,13 @@ installer_sha256:
   description: Its sha256, when it is not in the table.
   returned: success
   type: str
-installer_copy:
-  description: Where a file of the controller has to be put on the host; empty when there is none.
+copies:
+  description: Files of the controller that the host needs (src), and the directories they go to (dest).
+  returned: success
+  type: list
+  elements: dict
+bundle:
+  description: Where the bundle is on the host then; empty without one.
   returned: success
   type: str
 channels:

@@ -18,8 +18,8 @@ SHA = "c" * 64
 
 
 def plan(**changes: Any) -> Plan:
-    names = Settings.__dataclass_fields__
-    values = {name: DEFAULTS[f"miniconda_{name}"] for name in names if name != "checksums"}
+    names = [name for name in Settings.__dataclass_fields__ if f"miniconda_{name}" in DEFAULTS]
+    values = {name: DEFAULTS[f"miniconda_{name}"] for name in names}
     values |= {"checksums": VARS["__miniconda_checksums"], "mirrors": VARS["__miniconda_mirrors"]}
     return conda_settings.plan_of(Settings(**{**values, **changes}))
 
@@ -106,8 +106,8 @@ def test_a_file_of_the_controller() -> None:
     name = "Miniconda3-py311_26.5.3-1-Linux-x86_64.sh"
     made = plan(installer_src=f"downloads/{name}")
     assert made.errors == []
-    assert made.installer_copy == f"{conda_settings.CACHE}/{name}"
-    assert made.installer_url == f"file://{made.installer_copy}"
+    assert made.copies == [{"src": f"downloads/{name}", "dest": f"{conda_settings.CACHE}/"}]
+    assert made.installer_url == f"file://{conda_settings.CACHE}/{name}"
     assert "choose one" in errors(installer_src=name, installer_url="https://h.example/x.sh")
 
 

@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Box
+from conftest import PREFIX, Box
 
+MIRROR = "--unit=conda-mirror --working-directory=/srv/conda python3 -m http.server --bind=127.0.0.1 8077"
+USES = "python -c 'import labplot, labpip; print(labpip.__version__)'"
 pytestmark = [pytest.mark.one_system, pytest.mark.standin]
 
 
@@ -39,9 +43,7 @@ def test_a_second_host_is_built_from_the_lock_file_alone(box: Box, tmp_path: Pat
         second.root("mv /srv/conda/aside /srv/conda/channels/conda-forge/noarch/labmath-2.0-pyh0000000_0.tar.bz2")
     assert (tmp_path / second.name / "again-py311.lock").read_bytes() == lock.encode()
     assert second.packages("again-py311") == first.packages("plot-py311")
-    assert (
-        second.person("conda run -n again-py311 python -c 'import labplot, labpip; print(labpip.__version__)'") == "1.0"
-    )
+    assert second.person(f"conda run -n again-py311 {USES}") == "1.0"
 
     bad = tmp_path / "bad.lock"
     bad.write_text(lock.replace(packages[0][-64:], "0" * 64))
@@ -92,3 +94,32 @@ def test_pytorch_follows_its_cuda_version_and_the_hosts_driver(any_state: Box) -
         any_state.root(f"rm {smi}")
     command = "conda run -n nlp-py311-torch28 python -c 'import torch; print(torch.__version__)'"
     assert any_state.person(command) == "2.8.0+cu128"
+
+
+def test_a_bundle_is_all_that_a_host_without_a_network_needs(box: Box, tmp_path: Path) -> None:
+    """One host packs; the other loses its mirror and its route, and gets conda with all environments."""
+    bundle, cut = tmp_path / "gpu.tar", box.other("debian12")
+    box.play(playbook="bundle.yml", miniconda_bundle_dest=str(bundle)).ok()
+    assert box.host.run("ls /var/cache/devnode/miniconda").stdout.split() == []
+    with tarfile.open(bundle) as archive:
+        archive.extractall(tmp_path / "out", filter="data")
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path / "out", check=True)
+
+    cut.root(f"rm -rf {PREFIX}")
+    gateway = cut.root("ip route show default")
+    cut.root(f"systemctl stop conda-mirror && ip route del {gateway} && ! curl -sf http://127.0.0.1:8077/ 2>/dev/null")
+    try:
+        other = {"name": "plot-py311", "packages": ["labfit"]}
+        play = cut.play(miniconda_bundle=str(bundle), miniconda_environments=[other])
+        assert play.refused("plot-py311", "declared otherwise than when the bundle was made").changed == 0
+        cut.play(miniconda_bundle=str(bundle)).ok()
+        assert cut.environments() == ["fit-py311", "plot-py311"]
+        assert cut.packages("plot-py311") == box.packages("plot-py311")
+        assert (
+            cut.person("conda run -n plot-py311 python -c 'import labplot, labpip; print(labpip.__version__)'") == "1.0"
+        )
+        again = cut.play(miniconda_bundle=str(bundle)).ok()
+        assert again.changed == 0
+        assert again.results <= 10
+    finally:
+        cut.root(f"ip route add {gateway}; systemd-run {MIRROR}")
