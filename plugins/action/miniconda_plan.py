@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import yaml
@@ -27,10 +28,23 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "anaconda_terms_accepted": {"type": "bool", "default": False},
     "pip_index_url": {"type": "raw", "default": ""},
     "condarc": {"type": "dict", "default": {}},
+    "condarc_final": {"type": "list", "elements": "raw", "default": []},
+    "proxies": {"type": "dict", "default": {}},
+    "ca_bundle": {"type": "raw", "default": ""},
     "environments": {"type": "raw", "default": []},
     "environment_python": {"type": "raw", "default": ""},
     "bundle": {"type": "str", "default": ""},
 }
+
+
+def condarc_text(settings: dict[str, Any], final: list[str]) -> str:
+    """conda's configuration. A setting that users cannot override has its mark at the end of its first line."""
+    lines: list[str] = []
+    plain = json.loads(json.dumps(settings, default=str))  # Ansible's own kinds of text are none to a YAML library
+    for key, value in sorted(plain.items()):
+        first, *rest = yaml.safe_dump({key: value}, indent=2, width=200, default_flow_style=False).splitlines()
+        lines += [f"{first}  #!final" if key in final else first, *rest]
+    return "\n".join(lines)
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -62,7 +76,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "copies": plan.copies,
             "bundle": plan.bundle,
             "channels": plan.channels,
-            "condarc": plan.condarc,
+            "condarc": condarc_text(plan.condarc, plan.final),
+            "variables": plan.variables,
+            "checks": plan.checks,
             "pip_index_url": plan.pip_index_url,
             "environments": plan.environments,
         }

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ansible_collections.devnode.gpu.plugins.module_utils import conda_install, conda_state, conda_values
 
@@ -39,21 +39,47 @@ def notes(prefix: Path, suffix: str) -> Path:
 @contextlib.contextmanager
 def locked(prefix: Path, timeout: int) -> Iterator[None]:
     """One run at a time may change a prefix. The kernel releases the lock when a run dies."""
-    NOTES.mkdir(parents=True, exist_ok=True, mode=0o755)
     deadline = time.monotonic() + timeout
-    with notes(prefix, ".lock").open("w", encoding="utf-8") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise HostError(
-                        f"{prefix}: another run has been changing it for more than {timeout} s. Wait until it is "
-                        f"done, or look who holds {file.name} (fuser {file.name})."
-                    ) from None
-                time.sleep(0.5)
-        yield
+    while True:
+        NOTES.mkdir(parents=True, exist_ok=True, mode=0o755)
+        try:
+            file = notes(prefix, ".lock").open("w", encoding="utf-8")
+        except FileNotFoundError:  # its folder went in between
+            continue
+        with file:
+            _wait_for(file, prefix, timeout, deadline)
+            if _is_at(file, notes(prefix, ".lock")):  # a removal takes the file away too
+                yield
+                return
+
+
+def _wait_for(file: TextIO, prefix: Path, timeout: int, deadline: float) -> None:
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise HostError(
+                    f"{prefix}: another run has been changing it for more than {timeout} s. Wait until it is "
+                    f"done, or look who holds {file.name} (fuser {file.name})."
+                ) from None
+            time.sleep(0.5)
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except OSError:
+        return False
+
+
+def forget_notes(prefix: Path) -> None:
+    """After a removal, while the lock is held."""
+    for suffix in (".doing", ".creating", ".owners", ".lock"):
+        notes(prefix, suffix).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        NOTES.rmdir()
 
 
 def write(path: Path, text: str) -> None:

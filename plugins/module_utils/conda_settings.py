@@ -16,7 +16,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils import (
     conda_pytorch,
     conda_values,
 )
-from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
+from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, path, show
 
 CACHE = "/var/cache/devnode/miniconda"
 # Settings that follow from other variables; a second place to set them would be one too many.
@@ -26,10 +26,14 @@ OWN_KEYS = {
     "custom_channels": "miniconda_mirrors",
     "channel_alias": "miniconda_mirrors",
     "plugins": "miniconda_anaconda_terms_accepted",
+    "proxy_servers": "miniconda_proxies",
+    "ssl_verify": "miniconda_ca_bundle",
 }
 KEY_RE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 URL_RE = re.compile(r"(?:https?|file)://[A-Za-z0-9._~:/@{}%+-]+")
 FILE_RE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\.sh")
+PROXY_RE = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?/?")
+LOCAL = "localhost,127.0.0.1,::1"
 MIRROR_KEYS = ("miniconda", "miniforge", "channels", "anaconda", "pypi", "pytorch")
 
 
@@ -53,6 +57,9 @@ class Settings:
     condarc: dict[str, Any]
     environments: Any
     environment_python: Any
+    condarc_final: list[Any] = field(default_factory=list)
+    proxies: dict[str, Any] = field(default_factory=dict)
+    ca_bundle: Any = ""
     bundle: Any = ""  # where it is on the controller
     bundle_about: conda_bundle.About | None = None
     bundle_id: str = ""
@@ -69,7 +76,10 @@ class Plan:
     bundle: str = ""  # where it is on the host
     channels: list[str] = field(default_factory=list)
     condarc: dict[str, Any] = field(default_factory=dict)
+    final: list[str] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)  # for downloads, conda and pip
     pip_index_url: str = ""
+    checks: list[dict[str, Any]] = field(default_factory=list)  # commands that see whether an environment works
     environments: list[dict[str, Any]] = field(default_factory=list)
 
     def check(self, variable: str, value: Any, rule: Any, *arguments: Any) -> Any:
@@ -215,7 +225,35 @@ def _condarc(settings: Settings, plan: Plan, mirror: dict[str, Any]) -> None:
             plan.refuse(f"condarc.{key}", value, f"is set by {OWN_KEYS[key]}")
         else:
             wanted[key] = value
+    _network(settings, plan, wanted)
+    for key in settings.condarc_final:
+        if key in wanted:
+            plan.final.append(str(key))
+        else:
+            plan.refuse("condarc_final", key, "is not set here, so it cannot be final", ", ".join(sorted(wanted)))
     plan.condarc = wanted
+
+
+def _network(settings: Settings, plan: Plan, wanted: dict[str, Any]) -> None:
+    """Proxies and certificates, for conda and for everything else that the role starts."""
+    proxies: dict[str, str] = {}
+    for scheme, url in sorted(settings.proxies.items()):
+        if scheme not in ("http", "https"):
+            plan.refuse(f"proxies.{scheme}", url, "is for an unknown scheme", "http, https")
+        elif not isinstance(url, str) or not PROXY_RE.fullmatch(url):
+            why = "is not a proxy" if "@" not in str(url) else "has a user or password, which everybody could read"
+            plan.refuse(f"proxies.{scheme}", url if "@" not in str(url) else "(not shown)", why, "http://host:port")
+        else:
+            proxies[scheme] = url
+            plan.variables.update({f"{scheme}_proxy": url, f"{scheme.upper()}_PROXY": url})
+    if proxies:
+        wanted["proxy_servers"] = proxies
+        plan.variables.update(no_proxy=LOCAL, NO_PROXY=LOCAL)
+    if settings.ca_bundle:
+        bundle = plan.check("ca_bundle", settings.ca_bundle, path)
+        wanted["ssl_verify"] = bundle
+        names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
+        plan.variables.update(dict.fromkeys(names, str(bundle)))
 
 
 def _bundled(about: conda_bundle.About, wanted: conda_env.Environment, errors: list[str]) -> conda_env.Environment:
@@ -224,6 +262,15 @@ def _bundled(about: conda_bundle.About, wanted: conda_env.Environment, errors: l
     except (conda_bundle.BundleError, InvalidError) as error:
         errors.append(f"miniconda_environments: {show(wanted.title)} {error}.")
         return wanted
+
+
+def _importing(prefix: str, wanted: conda_env.Environment) -> dict[str, Any]:
+    """The command that imports what an environment should have, as its owner."""
+    program = f"import {', '.join(wanted.imports)}"
+    argv = [f"{prefix}/bin/conda", "run", "--name", wanted.name, "python", "-c", program]
+    if wanted.owner:  # names of accounts, environments and modules need no other quoting than this
+        argv = ["runuser", "-l", wanted.owner, "-c", f"{' '.join(argv[:-1])} '{program}'"]
+    return {"name": wanted.title, "argv": argv}
 
 
 def _with_pytorch(plan: Plan, index: int, item: Any, mirror: dict[str, Any]) -> Any:
@@ -273,6 +320,7 @@ def plan_of(settings: Settings) -> Plan:
     else:
         environments = [replace(item, lock=item.lock.moved(mirror.get("channels", {}))) for item in environments]
     plan.environments = [environment.declaration() for environment in environments]
+    plan.checks = [_importing(str(settings.prefix), item) for item in environments if item.present and item.imports]
     plan.errors += errors
     return plan
 

@@ -118,6 +118,10 @@ rc_files:
   returned: always
   type: list
   elements: str
+usr_bin:
+  description: Whether C(/usr/bin/conda) is free for a link, or that link already.
+  returned: always
+  type: bool
 fish:
   description: Whether fish is installed.
   returned: always
@@ -300,8 +304,7 @@ def absent(module: AnsibleModule, prefix: Path) -> dict[str, Any]:
                 conda_host.as_user(owner, conda_host.forget_home)
             conda_host.remove_tree(prefix)
     if not module.check_mode:
-        for suffix in (".doing", ".creating", ".owners"):
-            conda_host.notes(prefix, suffix).unlink(missing_ok=True)
+        conda_host.forget_notes(prefix)
     return {
         "changed": found.exists,
         "action": "remove" if found.exists else "none",
@@ -312,8 +315,14 @@ def absent(module: AnsibleModule, prefix: Path) -> dict[str, Any]:
     }
 
 
-def shells() -> dict[str, Any]:
+def free_for_link(path: Path, prefix: Path) -> bool:
+    """Whether our link may be there: nothing is, or it is ours already. A package's own conda stays."""
+    return os.readlink(path).startswith(f"{prefix}/") if path.is_symlink() else not path.exists()
+
+
+def shells(prefix: Path) -> dict[str, Any]:
     return {
+        "usr_bin": free_for_link(Path("/usr/bin/conda"), prefix),
         "rc_files": [path for path in RC_FILES if os.path.isfile(path)],
         "fish": os.path.isdir("/etc/fish") and any(os.path.exists(p) for p in ("/usr/bin/fish", "/bin/fish")),
     }
@@ -355,7 +364,7 @@ def main() -> None:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{error.filename or module.params['prefix']}: {error.strerror}")
-    module.exit_json(**result, **shells())
+    module.exit_json(**result, **shells(prefix))
 
 
 if __name__ == "__main__":

@@ -73,6 +73,19 @@ options:
     description: More settings for conda.
     type: dict
     default: {}
+  condarc_final:
+    description: Settings that users cannot override.
+    type: list
+    elements: raw
+    default: []
+  proxies:
+    description: Proxies by scheme.
+    type: dict
+    default: {}
+  ca_bundle:
+    description: Certificates to trust, a file on the host.
+    type: raw
+    default: ''
   environments:
     description: The declared environments.
     type: raw
@@ -136,9 +149,18 @@ channels:
   type: list
   elements: str
 condarc:
-  description: The system-wide configuration of conda.
+  description: The text of the system-wide configuration of conda.
+  returned: success
+  type: str
+variables:
+  description: Environment variables for downloads, conda and pip.
   returned: success
   type: dict
+checks:
+  description: Commands that import what each environment should have (name, argv).
+  returned: success
+  type: list
+  elements: dict
 pip_index_url:
   description: Package index for pip; empty for pip's own.
   returned: success

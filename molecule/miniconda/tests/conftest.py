@@ -61,15 +61,19 @@ class Box:
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout.strip()
 
-    def play(self, tidying: bool = False, playbook: str = "converge.yml", **variables: Any) -> Play:
+    def play(
+        self, tidying: bool = False, playbook: str = "converge.yml", options: tuple[str, ...] = (), **variables: Any
+    ) -> Play:
         done = subprocess.run(
             [
                 "ansible-playbook",
                 f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}",
                 f"--limit={self.name}",
+                *options,
                 f"--extra-vars={json.dumps(variables)}",
                 os.path.join(os.environ["MOLECULE_SCENARIO_DIRECTORY"], playbook),
             ],
+            cwd=os.environ["MOLECULE_SCENARIO_DIRECTORY"],
             capture_output=True,
             text=True,
             check=False,

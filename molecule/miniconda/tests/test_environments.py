@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import PREFIX, Box
+from conftest import PREFIX, Box, Play
 
 MIRROR = "--unit=conda-mirror --working-directory=/srv/conda python3 -m http.server --bind=127.0.0.1 8077"
 USES = "python -c 'import labplot, labpip; print(labpip.__version__)'"
@@ -123,3 +123,19 @@ def test_a_bundle_is_all_that_a_host_without_a_network_needs(box: Box, tmp_path:
         assert again.results <= 10
     finally:
         cut.root(f"ip route add {gateway}; systemd-run {MIRROR}")
+
+
+def test_ci_builds_environments_and_sees_that_they_import(any_state: Box) -> None:
+    """playbooks/environments.yml, as CI runs it: nothing of the fleet, and an exit code."""
+    options = ("--extra-vars=devnode_environment_hosts=all", "--extra-vars=@vars/standin.yml")
+    good = {"name": "ci-py311", "packages": ["labplot"], "imports": ["labplot", "labmath"]}
+    bad = {"name": "bad-py311", "packages": ["labmath"], "imports": ["labmath", "labfit"]}
+
+    def run(*environments: dict[str, object]) -> Play:
+        playbook = "../../playbooks/environments.yml"
+        return any_state.play(playbook=playbook, options=options, miniconda_environments=[*environments])
+
+    play = run(good, bad)
+    assert play.code == 2
+    play.refused("ci-py311: import labplot, labmath", "bad-py311: import labmath, labfit", "No module named 'labfit'")
+    assert run(good).code == 0

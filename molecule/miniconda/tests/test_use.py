@@ -27,6 +27,42 @@ def test_every_shell_finds_conda(box: Box, kind: str) -> None:
     assert re.search(r"^conda \d+\.\d+\.\d+$", box.person(SHELLS[kind]), re.MULTILINE)
 
 
+OTHER_SHELLS = {
+    "zsh": "zsh -c 'conda --version'",
+    "a zsh login shell": "zsh -lc 'conda --version'",
+    "an interactive zsh": "zsh -ic 'whence -w conda && conda --version' 2>/dev/null",
+    "fish": "fish -c 'conda --version'",
+    "a fish login shell": "fish -lc 'conda --version'",
+}
+
+
+@pytest.mark.one_system
+@pytest.mark.parametrize("kind", OTHER_SHELLS)
+def test_zsh_and_fish_find_conda_where_they_are_installed(any_state: Box, kind: str) -> None:
+    if "debian13" not in any_state.name:
+        pytest.skip("zsh and fish are installed on one host only, so that the role meets a host without them too")
+    said = any_state.person(OTHER_SHELLS[kind])
+    assert re.search(r"^conda \d+\.\d+\.\d+$", said, re.MULTILINE), said
+    if "interactive" in kind:
+        assert "conda: function" in said
+
+
+@pytest.mark.one_system
+def test_a_job_of_cron_finds_conda(any_state: Box) -> None:
+    """Whatever PATH cron gives: Debian's leaves /usr/local/bin out."""
+    if "debian13" not in any_state.name:
+        pytest.skip("cron is installed on one host only")
+    out = "/home/automation/by-cron"
+    any_state.root(f"rm -f {out}* /run/crond.reboot")
+    any_state.root(
+        f"echo '@reboot (echo $PATH; conda --version) >{out} 2>&1; touch {out}.done' | crontab -u automation -"
+    )
+    any_state.root("systemctl restart cron")
+    any_state.root(f"timeout 30 sh -c 'until test -e {out}.done; do sleep 0.2; done'; crontab -u automation -r")
+    said = any_state.root(f"cat {out}")
+    assert re.search(r"^conda \d+\.\d+\.\d+$", said, re.MULTILINE), said
+
+
 def test_nothing_is_activated_by_itself(box: Box) -> None:
     assert (
         box.person("bash -lic 'echo \"prefix:$CONDA_PREFIX\"; command -v python3' 2>/dev/null")
@@ -106,6 +142,29 @@ def test_the_word_defaults_does_not_lead_to_anaconda(box: Box) -> None:
     box.root(f"mv /root/kept {PREFIX}/.condarc")
     assert bare.rc == 1
     assert "CondaToSNonInteractiveError" in bare.stderr
+
+
+@pytest.mark.one_system
+@pytest.mark.standin
+def test_the_operator_decides_what_users_override_and_how_they_get_out(any_state: Box) -> None:
+    """conda itself says what came of it, to a person who wrote something else into ~/.condarc."""
+    invalid = any_state.play(miniconda_condarc={"channel_priority": "sometimes"})
+    assert invalid.refused("channel_priority", "sometimes").changed == 0
+    certificates = "/etc/ssl/certs/ca-certificates.crt"
+    any_state.play(
+        miniconda_condarc_final=["channels", "channel_priority"],
+        miniconda_proxies={"https": "http://proxy.example:3128"},
+        miniconda_ca_bundle=certificates,
+    ).ok()
+    any_state.person("printf 'channels: [elsewhere]\nchannel_priority: disabled\nauto_activate: true\n' > ~/.condarc")
+    try:
+        shown = json.loads(any_state.person("conda config --show --json"))
+    finally:
+        any_state.person("rm ~/.condarc")
+    assert (shown["channels"], shown["channel_priority"]) == (["conda-forge"], "strict")
+    assert shown["auto_activate"] is True
+    assert shown["proxy_servers"] == {"https": "http://proxy.example:3128"}
+    assert shown["ssl_verify"] == certificates
 
 
 # --- runs ----------------------------------------------------------------------------------------------------------
