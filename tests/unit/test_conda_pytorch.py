@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,3 +102,10 @@ def test_a_driver_that_cannot_run_it_is_named_with_what_would() -> None:
 def test_the_wrong_build_is_noticed() -> None:
     assert conda_state.unexpected(NEEDY, ("pip:torch==2.8.0+cu128",)) == []
     assert conda_state.unexpected(NEEDY, ("pip:torch==2.8.0",)) == ["pip:torch==2.8.*+cu128"]
+
+
+def test_the_documentation_has_the_same_table() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "environments.md").read_text(encoding="utf-8")
+    for row in cuda_compat.TORCH_CUDA:
+        torch = row.first if row.first == row.last else f"{row.first} to {row.last}"
+        assert f"| {torch} | {', '.join(row.cuda)} |" in text

@@ -75,7 +75,7 @@ def test_two_runs_at_once_do_not_meet(any_state: Box) -> None:
 
 
 # What stays after a removal, on purpose: file_set's own folders, with the files that were replaced.
-KEPT = tuple(f"/var/lib/devnode/{name}" for name in (".lock", "backup", "file_set", "transaction"))
+KEPT = tuple(f"/var/lib/devnode/{name}" for name in (".lock", "backup", "file_set", "original", "transaction"))
 
 # --- the installation --------------------------------------------------------------------------------------------
 

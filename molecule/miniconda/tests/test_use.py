@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from pathlib import Path
 
 import pytest
 from conftest import PREFIX, Box
@@ -180,3 +182,14 @@ def test_a_run_without_changes_is_short_and_does_not_start_conda(box: Box) -> No
     play.ok()
     assert play.changed == 0
     assert play.results <= 10
+
+
+@pytest.mark.one_system
+@pytest.mark.standin
+def test_the_documented_commands_run_as_written(box: Box) -> None:
+    text = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"], "docs/environments.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    commands = [line for block in blocks for line in block.splitlines() if line.startswith("conda ")]
+    assert len(commands) >= 4
+    for command in commands:
+        box.person(command)
