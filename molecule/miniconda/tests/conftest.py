@@ -85,8 +85,9 @@ class Box:
             DIRTY[self.name] = self
         return Play(done.returncode, done.stdout + done.stderr, counts[1], counts[0] + counts[4])
 
-    def other(self, name: str) -> Box:
-        """Another host of the scenario."""
+    def other(self) -> Box:
+        """The other host of the scenario."""
+        name = "debian12" if self.name == "debian13" else "debian13"
         inventory = os.environ["MOLECULE_INVENTORY_FILE"]
         return Box(testinfra.get_host(f"ansible://{name}?ansible_inventory={inventory}"))
 
@@ -131,12 +132,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "one_system: the same on every system, so it runs on one (on all in the full run)"
     )
+    config.addinivalue_line("markers", "full_run: too dear for the gate, so it runs in the full run only")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if os.environ.get("DEVNODE_TESTS") == "full":
         return
-    extra = [item for item in items if item.get_closest_marker("one_system") and "debian13" not in item.name]
+    extra = [
+        item
+        for item in items
+        if item.get_closest_marker("full_run")
+        or (item.get_closest_marker("one_system") and "debian13" not in item.name)
+    ]
     items[:] = [item for item in items if item not in extra]
     config.hook.pytest_deselected(items=extra)
 

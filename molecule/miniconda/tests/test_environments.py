@@ -14,12 +14,13 @@ from conftest import PREFIX, Box, Play
 
 MIRROR = "--unit=conda-mirror --working-directory=/srv/conda python3 -m http.server --bind=127.0.0.1 8077"
 USES = "python -c 'import labplot, labpip; print(labpip.__version__)'"
-pytestmark = [pytest.mark.one_system, pytest.mark.standin]
+# Together they are too dear for the gate.
+pytestmark = [pytest.mark.one_system, pytest.mark.standin, pytest.mark.full_run]
 
 
 def test_a_second_host_is_built_from_the_lock_file_alone(box: Box, tmp_path: Path) -> None:
     """The first host solves and writes back; the second gets the lock file, and no channel to solve with."""
-    first, second = box, box.other("debian12")
+    first, second = box, box.other()
     assert first.play(miniconda_export_directory=str(tmp_path)).ok().changed == 1
     folder = tmp_path / first.name
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -98,7 +99,7 @@ def test_pytorch_follows_its_cuda_version_and_the_hosts_driver(any_state: Box) -
 
 def test_a_bundle_is_all_that_a_host_without_a_network_needs(box: Box, tmp_path: Path) -> None:
     """One host packs; the other loses its mirror and its route, and gets conda with all environments."""
-    bundle, cut = tmp_path / "gpu.tar", box.other("debian12")
+    bundle, cut = tmp_path / "gpu.tar", box.other()
     box.play(playbook="bundle.yml", miniconda_bundle_dest=str(bundle)).ok()
     assert box.host.run("ls /var/cache/devnode/miniconda").stdout.split() == []
     with tarfile.open(bundle) as archive:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -114,8 +115,9 @@ def test_removed_then_old_then_upgraded_in_place(any_state: Box) -> None:
     assert any_state.root(f"ls {PREFIX}/conda-meta/conda-*.json").count("conda-26") == 1
     refused = any_state.play(miniconda_version=old)
     refused.refused("Miniconda 26.5.3-1 is installed", "miniconda_allow_downgrade")
-    any_state.play(miniconda_version=old, miniconda_allow_downgrade=True).ok()
-    assert any_state.person("conda --version") == "conda 26.3.2"
+    if os.environ.get("DEVNODE_TESTS") == "full":
+        any_state.play(miniconda_version=old, miniconda_allow_downgrade=True).ok()
+        assert any_state.person("conda --version") == "conda 26.3.2"
 
 
 @pytest.mark.standin

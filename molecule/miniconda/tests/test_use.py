@@ -38,22 +38,24 @@ OTHER_SHELLS = {
 }
 
 
-@pytest.mark.one_system
+@pytest.mark.full_run
 @pytest.mark.parametrize("kind", OTHER_SHELLS)
 def test_zsh_and_fish_find_conda_where_they_are_installed(any_state: Box, kind: str) -> None:
-    if "debian13" not in any_state.name:
-        pytest.skip("zsh and fish are installed on one host only, so that the role meets a host without them too")
     said = any_state.person(OTHER_SHELLS[kind])
     assert re.search(r"^conda \d+\.\d+\.\d+$", said, re.MULTILINE), said
     if "interactive" in kind:
         assert "conda: function" in said
 
 
-@pytest.mark.one_system
+def test_what_cron_has_for_a_path_finds_conda(any_state: Box) -> None:
+    """Debian's cron gives its jobs this PATH; the full run asks a real one."""
+    said = any_state.person("env -i PATH=/usr/bin:/bin HOME=$HOME sh -c 'conda --version'")
+    assert re.fullmatch(r"conda \d+\.\d+\.\d+", said)
+
+
+@pytest.mark.full_run
 def test_a_job_of_cron_finds_conda(any_state: Box) -> None:
     """Whatever PATH cron gives: Debian's leaves /usr/local/bin out."""
-    if "debian13" not in any_state.name:
-        pytest.skip("cron is installed on one host only")
     out = "/home/automation/by-cron"
     any_state.root(f"rm -f {out}* /run/crond.reboot")
     any_state.root(
@@ -148,6 +150,7 @@ def test_the_word_defaults_does_not_lead_to_anaconda(box: Box) -> None:
 
 @pytest.mark.one_system
 @pytest.mark.standin
+@pytest.mark.full_run
 def test_the_operator_decides_what_users_override_and_how_they_get_out(any_state: Box) -> None:
     """conda itself says what came of it, to a person who wrote something else into ~/.condarc."""
     invalid = any_state.play(miniconda_condarc={"channel_priority": "sometimes"})
@@ -186,6 +189,7 @@ def test_a_run_without_changes_is_short_and_does_not_start_conda(box: Box) -> No
 
 @pytest.mark.one_system
 @pytest.mark.standin
+@pytest.mark.full_run
 def test_the_documented_commands_run_as_written(box: Box) -> None:
     text = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"], "docs/environments.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
