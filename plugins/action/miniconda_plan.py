@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import yaml
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.devnode.gpu.plugins.module_utils import conda_settings
+from ansible_collections.devnode.gpu.plugins.module_utils import conda_bundle, conda_settings
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -27,9 +28,23 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "anaconda_terms_accepted": {"type": "bool", "default": False},
     "pip_index_url": {"type": "raw", "default": ""},
     "condarc": {"type": "dict", "default": {}},
+    "condarc_final": {"type": "list", "elements": "raw", "default": []},
+    "proxies": {"type": "dict", "default": {}},
+    "ca_bundle": {"type": "raw", "default": ""},
     "environments": {"type": "raw", "default": []},
     "environment_python": {"type": "raw", "default": ""},
+    "bundle": {"type": "str", "default": ""},
 }
+
+
+def condarc_text(settings: dict[str, Any], final: list[str]) -> str:
+    """conda's configuration. A setting that users cannot override has its mark at the end of its first line."""
+    lines: list[str] = []
+    plain = json.loads(json.dumps(settings, default=str))  # Ansible's own kinds of text are none to a YAML library
+    for key, value in sorted(plain.items()):
+        first, *rest = yaml.safe_dump({key: value}, indent=2, width=200, default_flow_style=False).splitlines()
+        lines += [f"{first}  #!final" if key in final else first, *rest]
+    return "\n".join(lines)
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -48,6 +63,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             arguments["environments"] = [
                 self._with_file(index, item, errors) for index, item in enumerate(arguments["environments"])
             ]
+        if arguments["bundle"]:
+            arguments.update(self._bundle(arguments["bundle"], errors))
         plan = conda_settings.plan_of(conda_settings.Settings(**arguments))
         errors += plan.errors
         if errors:
@@ -56,20 +73,41 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "changed": False,
             "installer_url": plan.installer_url,
             "installer_sha256": plan.installer_sha256,
-            "installer_copy": plan.installer_copy,
+            "copies": plan.copies,
+            "bundle": plan.bundle,
             "channels": plan.channels,
-            "condarc": plan.condarc,
+            "condarc": condarc_text(plan.condarc, plan.final),
+            "variables": plan.variables,
+            "checks": plan.checks,
             "pip_index_url": plan.pip_index_url,
             "environments": plan.environments,
         }
 
+    def _bundle(self, bundle: str, errors: list[str]) -> dict[str, Any]:
+        try:
+            path = self._find_needle("files", bundle)
+            about, short = conda_bundle.read_about(path)
+        except AnsibleError:
+            errors.append(
+                f"miniconda_bundle: {show(bundle)} was not found on the controller. Make it with the role's bundle.yml."
+            )
+            return {"bundle": ""}
+        except conda_bundle.BundleError as error:
+            errors.append(f"miniconda_bundle: {show(bundle)} {error}. Make it again with the role's bundle.yml.")
+            return {"bundle": ""}
+        return {"bundle": path, "bundle_about": about, "bundle_id": short}
+
     def _with_file(self, index: int, item: Any, errors: list[str]) -> Any:
-        """A declaration with the contents of its environment.yml."""
-        if not isinstance(item, dict) or not item.get("file"):
+        """A declaration with the contents of its environment.yml or lock file."""
+        key = next((key for key in ("lock", "file") if isinstance(item, dict) and item.get(key)), "")
+        if not key:
             return item
         try:
-            with open(self._find_needle("files", item["file"]), encoding="utf-8") as file:
-                return conda_settings.from_file(item, yaml.safe_load(file))
+            with open(self._find_needle("files", item[key]), encoding="utf-8") as file:
+                text = file.read()
+            if key == "lock":
+                return {**item, "lock": text.splitlines()}
+            return conda_settings.from_file(item, yaml.safe_load(text))
         except InvalidError as error:
             why = f"{error.why}." + (f" Allowed: {error.allowed}." if error.allowed else "")
         except AnsibleError:
@@ -78,6 +116,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             why = f"could not be read: {error}."
         except yaml.YAMLError as error:
             why = f"is not YAML: {error}"
-        errors.append(f"miniconda_environments[{index}].file: {show(item['file'])} {why}")
+        errors.append(f"miniconda_environments[{index}].{key}: {show(item[key])} {why}")
         # Something harmless in its place, so that the other declarations are checked as well.
-        return {"name": item.get("name"), "packages": ["python"]}
+        return {**{key: item[key] for key in ("name", "project") if key in item}, "packages": ["python"]}

@@ -14,11 +14,12 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
-from ansible_collections.devnode.gpu.plugins.module_utils import conda_env, conda_install
+from ansible_collections.devnode.gpu.plugins.module_utils import conda_install, conda_state, conda_values
 
 # Our own notes about a prefix that must survive the prefix: what is being done to it, and the lock.
 NOTES = Path("/var/lib/devnode/conda")
@@ -38,21 +39,47 @@ def notes(prefix: Path, suffix: str) -> Path:
 @contextlib.contextmanager
 def locked(prefix: Path, timeout: int) -> Iterator[None]:
     """One run at a time may change a prefix. The kernel releases the lock when a run dies."""
-    NOTES.mkdir(parents=True, exist_ok=True, mode=0o755)
     deadline = time.monotonic() + timeout
-    with notes(prefix, ".lock").open("w", encoding="utf-8") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise HostError(
-                        f"{prefix}: another run has been changing it for more than {timeout} s. Wait until it is "
-                        f"done, or look who holds {file.name} (fuser {file.name})."
-                    ) from None
-                time.sleep(0.5)
-        yield
+    while True:
+        NOTES.mkdir(parents=True, exist_ok=True, mode=0o755)
+        try:
+            file = notes(prefix, ".lock").open("w", encoding="utf-8")
+        except FileNotFoundError:  # its folder went in between
+            continue
+        with file:
+            _wait_for(file, prefix, timeout, deadline)
+            if _is_at(file, notes(prefix, ".lock")):  # a removal takes the file away too
+                yield
+                return
+
+
+def _wait_for(file: TextIO, prefix: Path, timeout: int, deadline: float) -> None:
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise HostError(
+                    f"{prefix}: another run has been changing it for more than {timeout} s. Wait until it is "
+                    f"done, or look who holds {file.name} (fuser {file.name})."
+                ) from None
+            time.sleep(0.5)
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except OSError:
+        return False
+
+
+def forget_notes(prefix: Path) -> None:
+    """After a removal, while the lock is held."""
+    for suffix in (".doing", ".creating", ".owners", ".lock"):
+        notes(prefix, suffix).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        NOTES.rmdir()
 
 
 def write(path: Path, text: str) -> None:
@@ -140,6 +167,19 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path)
 
 
+def gpus() -> dict[str, Any]:
+    """The NVIDIA driver and its GPUs' compute capabilities; empty on a host without them."""
+    program = shutil.which("nvidia-smi", path="/usr/bin:/usr/local/bin:/bin:/usr/local/nvidia/bin")
+    ran = run([program, "--query-gpu=driver_version,compute_cap", "--format=csv,noheader"], 60) if program else None
+    rows = [line.split(", ") for line in ran.out.splitlines()] if ran and not ran.code else []
+    rows = [row for row in rows if len(row) == 2 and re.fullmatch(r"[0-9.]+", row[0])]
+    if rows:
+        known = {row[1].strip() for row in rows if re.fullmatch(r"[0-9]+\.[0-9]+", row[1].strip())}
+        return {"driver": rows[0][0], "capabilities": sorted(known)}
+    found = re.search(r"\b([0-9]{3,4}\.[0-9]+(?:\.[0-9]+)?)\b", read(Path("/proc/driver/nvidia/version")))
+    return {"driver": found.group(1) if found else "", "capabilities": []}
+
+
 # --- the prefix ------------------------------------------------------------------------------------------------------
 
 
@@ -154,11 +194,97 @@ def _base_package(prefix: Path, name: str) -> str:
     return max(found, key=conda_install.version_key, default="")
 
 
-def environment_directories(prefix: Path) -> list[Path]:
-    envs = prefix / "envs"
-    if not envs.is_dir():
-        return []
-    return sorted(item for item in envs.iterdir() if item.is_dir() and not item.is_symlink() and item.name[0] != ".")
+@dataclass(frozen=True)
+class Place:
+    """A directory of environments: the prefix's, for all users, or one in somebody's home."""
+
+    environments: Path
+    unfinished: Path  # names of what a run began to create and did not finish
+
+    def directories(self) -> list[Path]:
+        if not self.environments.is_dir():
+            return []
+        return sorted(
+            item
+            for item in self.environments.iterdir()
+            if item.is_dir() and not item.is_symlink() and item.name[0] != "."
+        )
+
+
+def shared(prefix: Path) -> Place:
+    return Place(prefix / "envs", notes(prefix, ".creating"))
+
+
+def private(home: Path) -> Place:
+    """Where conda puts a user's environments when the prefix belongs to root. Only for a process of that user."""
+    return Place(home / ".conda/envs", home / ".conda/.devnode-creating")
+
+
+def owners(prefix: Path) -> set[str]:
+    """People in whose homes the role made environments. Root's note: a home can say nothing to root."""
+    try:
+        return {str(item) for item in json.loads(read(notes(prefix, ".owners")) or "[]")}
+    except (ValueError, TypeError):
+        return set()
+
+
+def note_owners(prefix: Path, names: set[str]) -> None:
+    _note(notes(prefix, ".owners"), names)
+
+
+def _note(path: Path, names: set[str]) -> None:
+    if names:
+        write(path, json.dumps(sorted(names)) + "\n")
+    else:
+        path.unlink(missing_ok=True)
+
+
+def has_account(name: str) -> bool:
+    try:
+        return bool(pwd.getpwnam(name))
+    except KeyError:
+        return False
+
+
+def as_user(name: str, function: Callable[[Path], Any]) -> Any:
+    """Call a function with a person's rights and home, in a process of its own; its result must fit into JSON.
+
+    Homes belong to people, who may put a link where root would write: so root never works in one.
+    """
+    try:
+        account = pwd.getpwnam(name)
+    except KeyError:
+        raise HostError(f"owner: {name} has no account on this host. Make the account first.") from None
+    receiving, sending = os.pipe()
+    child = os.fork()
+    if child == 0:
+        answer: dict[str, Any] = {}
+        try:
+            os.close(receiving)
+            os.initgroups(name, account.pw_gid)
+            os.setgid(account.pw_gid)
+            os.setuid(account.pw_uid)
+            os.environ.update(HOME=account.pw_dir, USER=name, LOGNAME=name)
+            os.umask(0o022)
+            answer["value"] = function(Path(account.pw_dir))
+        except HostError as error:
+            answer["error"] = str(error)
+        except OSError as error:
+            answer["error"] = f"{error.filename or account.pw_dir}: {error.strerror} (as {name})"
+        except BaseException as error:
+            answer["error"] = f"{type(error).__name__}: {error} (as {name})"
+        finally:
+            with os.fdopen(sending, "w", encoding="utf-8") as pipe:
+                json.dump(answer, pipe)
+            os._exit(0)
+    os.close(sending)
+    with os.fdopen(receiving, encoding="utf-8") as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    said = json.loads(text or '{"error": "the process ended without an answer"}')
+    if "error" in said:
+        raise HostError(str(said["error"]))
+    return said["value"]
 
 
 def find_installation(prefix: Path) -> conda_install.Found:
@@ -184,7 +310,7 @@ def find_installation(prefix: Path) -> conda_install.Found:
         python=".".join(python.split(".")[:2]),
         marker=conda_install.Marker.load(read(prefix / MARKER)),
         interrupted=interrupted,
-        environments=len(environment_directories(prefix)),
+        environments=len(shared(prefix).directories()),
     )
 
 
@@ -197,32 +323,37 @@ def contents(directory: Path) -> tuple[str, ...]:
     for info in directory.glob("lib/python3*/site-packages/*.dist-info"):
         if read(info / "INSTALLER").strip() == "pip":
             name, _dummy, version = info.name[: -len(".dist-info")].partition("-")
-            found.append(f"pip:{conda_env.canonical_pip(name)}=={version}")
+            found.append(f"pip:{conda_values.canonical_pip(name)}=={version}")
     return tuple(sorted(found))
 
 
-def creating(prefix: Path) -> set[str]:
+def creating(place: Place) -> set[str]:
     """Environments that a run began to create and did not finish."""
     try:
-        return {str(item) for item in json.loads(read(notes(prefix, ".creating")) or "[]")}
+        return {str(item) for item in json.loads(read(place.unfinished) or "[]")}
     except (ValueError, TypeError):
         return set()
 
 
-def note_creating(prefix: Path, names: set[str]) -> None:
-    path = notes(prefix, ".creating")
-    if names:
-        write(path, json.dumps(sorted(names)) + "\n")
-    else:
-        path.unlink(missing_ok=True)
+def note_creating(place: Place, names: set[str]) -> None:
+    _note(place.unfinished, names)
 
 
-def find_environments(prefix: Path) -> dict[str, conda_env.Found]:
-    """The environments in a prefix, without starting conda."""
-    unfinished = creating(prefix)
-    found: dict[str, conda_env.Found] = {}
-    for directory in environment_directories(prefix):
-        state = conda_env.State.load(read(directory / ENVIRONMENT_STATE))
+def find_environments(place: Place) -> dict[str, conda_state.Found]:
+    """The environments in a place, without starting conda."""
+    unfinished = creating(place)
+    found: dict[str, conda_state.Found] = {}
+    for directory in place.directories():
+        state = conda_state.State.load(read(directory / ENVIRONMENT_STATE))
         half_made = state is None and directory.name in unfinished
-        found[directory.name] = conda_env.Found(state, contents(directory), half_made)
+        found[directory.name] = conda_state.Found(state, contents(directory), half_made)
     return found
+
+
+def forget_home(home: Path) -> None:
+    """Remove what the role made in somebody's home. Only for a process of that user."""
+    place = private(home)
+    for name, found in find_environments(place).items():
+        if found.state is not None or found.half_made:
+            remove_tree(place.environments / name)
+    place.unfinished.unlink(missing_ok=True)

@@ -9,9 +9,10 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, path
+from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, path, show
 
 ARCHITECTURES = ("x86_64", "aarch64")
+ALIASES = {"amd64": "x86_64", "arm64": "aarch64"}
 NAME_RE = re.compile(
     r"(?P<distribution>Miniconda3|Miniforge3)-(?:py(?P<python>[23][0-9]{1,2})_)?"
     r"(?P<version>[0-9]+(?:\.[0-9]+)+-[0-9]+)-Linux-(?P<arch>[a-z0-9_]+)\.sh"
@@ -91,6 +92,42 @@ class Wanted:
 
     def title(self) -> str:
         return f"{TITLES.get(self.distribution, self.distribution)} {self.version}"
+
+
+class InstallerError(Exception):
+    """Something wrong with what was asked for; the text is for people."""
+
+
+def checked(name: str, value: Any, rule: Any) -> Any:
+    try:
+        return rule(value)
+    except InvalidError as error:
+        raise InstallerError(f"{name}: {show(value)} {error}.") from None
+
+
+def installer_of(params: dict[str, Any], machine: str) -> tuple[Wanted, str]:
+    """The wanted installation and its URL, for this host's architecture."""
+    text = str(checked("version", params["version"], version))
+    arch = ALIASES.get(machine, machine)
+    name = installer_name(params["distribution"], params["python"], text, arch)
+    url = (params["url"] or "").replace("{file}", name)
+    if not re.fullmatch(r"(?:https?|file)://[^\s]+", url):
+        raise InstallerError(f'url: "{url}" is not a URL. Allowed: http, https, or file:// and a path on the host.')
+    base = url.rpartition("/")[2]
+    said = parse_installer_name(base)
+    if said.get("arch", arch) != arch:
+        raise InstallerError(
+            f'url: "{url}" is for {said["arch"]}, and this host is {arch}. Give the installer for {arch}.'
+        )
+    digest = params["sha256"] or params["checksums"].get(base) or ""
+    if not digest:
+        raise InstallerError(
+            f"{base}: no sha256 is known for it, and an installer that runs as root is never run unverified. Set "
+            "miniconda_installer_sha256 to the value that its maker publishes, or choose a version of the table "
+            f"(known: {', '.join(sorted(params['checksums'])) or 'none'})."
+        )
+    python = params["python"] if params["distribution"] == "miniconda" else ""
+    return Wanted(params["distribution"], text, python, base, str(checked("sha256", digest, sha256))), url
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,17 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ansible_collections.devnode.gpu.plugins.module_utils import conda_env, conda_install
-from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
+from ansible_collections.devnode.gpu.plugins.module_utils import (
+    conda_bundle,
+    conda_env,
+    conda_install,
+    conda_pytorch,
+    conda_values,
+)
+from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, path, show
 
 CACHE = "/var/cache/devnode/miniconda"
 # Settings that follow from other variables; a second place to set them would be one too many.
@@ -20,11 +26,15 @@ OWN_KEYS = {
     "custom_channels": "miniconda_mirrors",
     "channel_alias": "miniconda_mirrors",
     "plugins": "miniconda_anaconda_terms_accepted",
+    "proxy_servers": "miniconda_proxies",
+    "ssl_verify": "miniconda_ca_bundle",
 }
 KEY_RE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 URL_RE = re.compile(r"(?:https?|file)://[A-Za-z0-9._~:/@{}%+-]+")
 FILE_RE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\.sh")
-MIRROR_KEYS = ("miniconda", "miniforge", "channels", "anaconda", "pypi")
+PROXY_RE = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?/?")
+LOCAL = "localhost,127.0.0.1,::1"
+MIRROR_KEYS = ("miniconda", "miniforge", "channels", "anaconda", "pypi", "pytorch")
 
 
 @dataclass
@@ -47,6 +57,12 @@ class Settings:
     condarc: dict[str, Any]
     environments: Any
     environment_python: Any
+    condarc_final: list[Any] = field(default_factory=list)
+    proxies: dict[str, Any] = field(default_factory=dict)
+    ca_bundle: Any = ""
+    bundle: Any = ""  # where it is on the controller
+    bundle_about: conda_bundle.About | None = None
+    bundle_id: str = ""
 
 
 @dataclass
@@ -56,10 +72,14 @@ class Plan:
     errors: list[str] = field(default_factory=list)
     installer_url: str = ""
     installer_sha256: str = ""
-    installer_copy: str = ""  # where the controller's file goes on the host
+    copies: list[dict[str, str]] = field(default_factory=list)  # the controller's files that the host needs
+    bundle: str = ""  # where it is on the host
     channels: list[str] = field(default_factory=list)
     condarc: dict[str, Any] = field(default_factory=dict)
+    final: list[str] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)  # for downloads, conda and pip
     pip_index_url: str = ""
+    checks: list[dict[str, Any]] = field(default_factory=list)  # commands that see whether an environment works
     environments: list[dict[str, Any]] = field(default_factory=list)
 
     def check(self, variable: str, value: Any, rule: Any, *arguments: Any) -> Any:
@@ -123,19 +143,27 @@ def _check_name(settings: Settings, plan: Plan, variable: str, base: str) -> Non
 
 
 def _installer(settings: Settings, plan: Plan, mirror: dict[str, Any]) -> None:
+    about = settings.bundle_about
+    for other in ("installer_url", "installer_src") if about else ():
+        if getattr(settings, other):
+            plan.refuse(
+                other, getattr(settings, other), "and miniconda_bundle are both set: the bundle has an installer"
+            )
     if settings.installer_url and settings.installer_src:
         plan.refuse("installer_src", settings.installer_src, "and miniconda_installer_url are both set: choose one")
         return
     if settings.installer_sha256:
         plan.installer_sha256 = plan.check("installer_sha256", settings.installer_sha256, conda_install.sha256) or ""
     variable, url = "installer_url", settings.installer_url
-    if settings.installer_src:
+    if about:
+        variable, url = "bundle", f"file://{conda_bundle.UNPACKED}/{about.installer}"
+    elif settings.installer_src:
         variable, base = "installer_src", os.path.basename(str(settings.installer_src))
         if not FILE_RE.fullmatch(base):
             plan.refuse(variable, settings.installer_src, "has no plain file name", "letters, digits, . _ + -, and .sh")
             return
-        plan.installer_copy = f"{CACHE}/{base}"
-        url = f"file://{plan.installer_copy}"
+        plan.copies.append({"src": str(settings.installer_src), "dest": f"{CACHE}/"})
+        url = f"file://{CACHE}/{base}"
     elif not url:
         variable = "mirror"
         if not mirror.get(settings.distribution):
@@ -174,7 +202,7 @@ def _condarc(settings: Settings, plan: Plan, mirror: dict[str, Any]) -> None:
     """The system-wide configuration. `default_channels` is set too, so that the word `defaults`, wherever somebody
     writes it, never means Anaconda's channels unless that was asked for."""
     anaconda = f"{mirror.get('anaconda') or 'https://repo.anaconda.com/pkgs'}"
-    ours = [name for name in plan.channels if not conda_env.is_anaconda(name)]
+    ours = [name for name in plan.channels if not conda_values.is_anaconda(name)]
     wanted: dict[str, Any] = {
         "channels": plan.channels,
         "default_channels": (
@@ -197,7 +225,60 @@ def _condarc(settings: Settings, plan: Plan, mirror: dict[str, Any]) -> None:
             plan.refuse(f"condarc.{key}", value, f"is set by {OWN_KEYS[key]}")
         else:
             wanted[key] = value
+    _network(settings, plan, wanted)
+    for key in settings.condarc_final:
+        if key in wanted:
+            plan.final.append(str(key))
+        else:
+            plan.refuse("condarc_final", key, "is not set here, so it cannot be final", ", ".join(sorted(wanted)))
     plan.condarc = wanted
+
+
+def _network(settings: Settings, plan: Plan, wanted: dict[str, Any]) -> None:
+    """Proxies and certificates, for conda and for everything else that the role starts."""
+    proxies: dict[str, str] = {}
+    for scheme, url in sorted(settings.proxies.items()):
+        if scheme not in ("http", "https"):
+            plan.refuse(f"proxies.{scheme}", url, "is for an unknown scheme", "http, https")
+        elif not isinstance(url, str) or not PROXY_RE.fullmatch(url):
+            why = "is not a proxy" if "@" not in str(url) else "has a user or password, which everybody could read"
+            plan.refuse(f"proxies.{scheme}", url if "@" not in str(url) else "(not shown)", why, "http://host:port")
+        else:
+            proxies[scheme] = url
+            plan.variables.update({f"{scheme}_proxy": url, f"{scheme.upper()}_PROXY": url})
+    if proxies:
+        wanted["proxy_servers"] = proxies
+        plan.variables.update(no_proxy=LOCAL, NO_PROXY=LOCAL)
+    if settings.ca_bundle:
+        bundle = plan.check("ca_bundle", settings.ca_bundle, path)
+        wanted["ssl_verify"] = bundle
+        names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
+        plan.variables.update(dict.fromkeys(names, str(bundle)))
+
+
+def _bundled(about: conda_bundle.About, wanted: conda_env.Environment, errors: list[str]) -> conda_env.Environment:
+    try:
+        return conda_bundle.environment_from(about, wanted) if wanted.present else wanted
+    except (conda_bundle.BundleError, InvalidError) as error:
+        errors.append(f"miniconda_environments: {show(wanted.title)} {error}.")
+        return wanted
+
+
+def _importing(prefix: str, wanted: conda_env.Environment) -> dict[str, Any]:
+    """The command that imports what an environment should have, as its owner."""
+    program = f"import {', '.join(wanted.imports)}"
+    argv = [f"{prefix}/bin/conda", "run", "--name", wanted.name, "python", "-c", program]
+    if wanted.owner:  # names of accounts, environments and modules need no other quoting than this
+        argv = ["runuser", "-l", wanted.owner, "-c", f"{' '.join(argv[:-1])} '{program}'"]
+    return {"name": wanted.title, "argv": argv}
+
+
+def _with_pytorch(plan: Plan, index: int, item: Any, mirror: dict[str, Any]) -> Any:
+    try:
+        return conda_pytorch.expanded(item, mirror.get("pytorch") or conda_pytorch.WHEELS)
+    except InvalidError as error:
+        plan.refuse(f"environments[{index}].pytorch", item["pytorch"], error.why, error.allowed)
+        return {key: value for key, value in item.items() if key != "pytorch"} | {"packages": ["python"]}
 
 
 def plan_of(settings: Settings) -> Plan:
@@ -214,21 +295,32 @@ def plan_of(settings: Settings) -> Plan:
         plan.refuse("channels", settings.channels, "is not a list with a channel in it", "such as [conda-forge]")
     accepted = settings.anaconda_terms_accepted
     checked = [
-        plan.check(f"channels[{index}]", item, conda_env.channel, accepted) for index, item in enumerate(channels)
+        plan.check(f"channels[{index}]", item, conda_values.channel, accepted) for index, item in enumerate(channels)
     ]
     plan.channels = [item for item in checked if item]
     plan.pip_index_url = str(mirror.get("pypi") or "")
     if settings.pip_index_url:
         plan.pip_index_url = plan.check("pip_index_url", settings.pip_index_url, _url) or ""
     _condarc(settings, plan, mirror)
+    declared = settings.environments
+    if isinstance(declared, list):
+        declared = [_with_pytorch(plan, index, item, mirror) for index, item in enumerate(declared)]
     environments, errors = conda_env.parse_environments(
-        settings.environments,
+        declared,
         channels=tuple(plan.channels),
         python=settings.environment_python,
         anaconda_allowed=accepted,
         variable="miniconda_environments",
     )
+    if settings.bundle_about:
+        folder = f"{CACHE}/bundle-{settings.bundle_id}/"
+        plan.bundle = folder + os.path.basename(str(settings.bundle))
+        plan.copies.append({"src": str(settings.bundle), "dest": folder})
+        environments = [_bundled(settings.bundle_about, item, errors) for item in environments]
+    else:
+        environments = [replace(item, lock=item.lock.moved(mirror.get("channels", {}))) for item in environments]
     plan.environments = [environment.declaration() for environment in environments]
+    plan.checks = [_importing(str(settings.prefix), item) for item in environments if item.present and item.imports]
     plan.errors += errors
     return plan
 

@@ -48,6 +48,11 @@ options:
         description: Name. Not a path.
         type: str
         required: true
+      owner:
+        description: The person in whose home it is (C(~/.conda/envs)), made with that person's rights. Empty means
+          all users.
+        type: str
+        default: ''
       channels:
         description: Channels, first one first; no others are asked. Empty means O(channels).
         type: list
@@ -58,6 +63,34 @@ options:
         elements: str
       pip:
         description: pip requirements, installed after conda's packages. Never a package that conda installs too.
+        type: list
+        elements: str
+      pip_extra_index_urls:
+        description: Package indexes that pip asks beside its own.
+        type: list
+        elements: str
+      lock:
+        description: Lines of a lock file, which say all that is in it. Every package has its sha256.
+        type: list
+        elements: str
+      imports:
+        description: Modules that must be importable. Not used here.
+        type: list
+        elements: str
+      cuda:
+        description: The CUDA that its packages need, such as V(12.8). A host whose driver cannot run it is refused.
+        type: str
+        default: ''
+      torch:
+        description: The PyTorch among its packages, for the same check.
+        type: str
+        default: ''
+      expect:
+        description: Patterns of what must have been installed, such as V(pip:torch==2.8.*+cu128).
+        type: list
+        elements: str
+      bundled:
+        description: Lines of the lock file that a bundle has for it.
         type: list
         elements: str
       python:
@@ -74,6 +107,19 @@ options:
         default: present
   pip_index_url:
     description: Package index for pip. Empty means pip's own.
+    type: str
+    default: ''
+  bundle:
+    description: A bundle on the host. Everything comes from it then, by the lines in O(environments[].bundled).
+    type: str
+    default: ''
+  export:
+    description: Whether RV(exports) is wanted.
+    type: bool
+    default: false
+  export_directory:
+    description: Directory on the controller into which RV(exports) are written, below the host's name. Empty writes
+      nothing.
     type: str
     default: ''
   timeout:
@@ -118,7 +164,7 @@ steps:
       description: Name of the environment.
       type: str
     action:
-      description: create, recreate, update or remove.
+      description: create, recreate, replace, update or remove.
       type: str
     reason:
       description: Why.
@@ -127,6 +173,17 @@ conda_runs:
   description: How often conda was started.
   returned: always
   type: int
+exports:
+  description: What is written back of each environment that is as declared.
+  returned: when asked for
+  type: dict
+  contains:
+    lock:
+      description: The lock file.
+      type: str
+    environment:
+      description: An environment.yml without builds and prefix.
+      type: str
 unchanged:
   description: Environments that are as declared.
   returned: always
@@ -134,177 +191,127 @@ unchanged:
   elements: str
 """
 
-import tempfile
-from dataclasses import replace
+import contextlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.devnode.gpu.plugins.module_utils import conda_env, conda_host
-from ansible_collections.devnode.gpu.plugins.module_utils.conda_env import Environment, Found, State, Step
-from ansible_collections.devnode.gpu.plugins.module_utils.conda_host import ENVIRONMENT_STATE, HostError, Ran
+from ansible_collections.devnode.gpu.plugins.module_utils import conda_env, conda_host, conda_state
+from ansible_collections.devnode.gpu.plugins.module_utils.conda_bundle import (
+    UNPACKED,
+    BundleError,
+    forget_others,
+    unpacked,
+)
+from ansible_collections.devnode.gpu.plugins.module_utils.conda_env import Environment
+from ansible_collections.devnode.gpu.plugins.module_utils.conda_host import HostError
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_install import prefix_path
+from ansible_collections.devnode.gpu.plugins.module_utils.conda_work import Options, Worker, in_place
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
 
 
-class Worker:
-    """Carries out the steps."""
+def work(module: AnsibleModule, options: Options, environments: list[Environment]) -> dict[str, Any]:
+    known = conda_host.owners(options.prefix)
+    places: dict[str, list[Environment]] = {"": []}
+    places.update({name: [] for name in sorted(known) if conda_host.has_account(name)})
+    for environment in environments:
+        places.setdefault(environment.owner, []).append(environment)
 
-    def __init__(self, module: AnsibleModule, prefix: Path, found: dict[str, Found]) -> None:
-        self.prefix = prefix
-        self.found = found
-        self.timeout = int(module.params["timeout"])
-        index = module.params["pip_index_url"]
-        self.environment = {"PIP_INDEX_URL": index} if index else {}
-        self.runs = 0
-
-    def conda(self, *arguments: str) -> Ran:
-        self.runs += 1
-        return conda_host.run([str(self.prefix / "bin/conda"), *arguments], self.timeout, self.environment)
-
-    def directory(self, name: str) -> Path:
-        return self.prefix / "envs" / name
-
-    def finish(self, wanted: Environment) -> None:
-        directory = self.directory(wanted.name)
-        state = State(wanted.digest(), wanted.spec(), conda_host.contents(directory))
-        conda_host.write(directory / ENVIRONMENT_STATE, state.dump())
-
-    def with_file(self, command: list[str], wanted: Environment) -> Ran:
-        with tempfile.TemporaryDirectory(prefix="devnode-conda-") as temporary:
-            file = Path(temporary) / "environment.yml"
-            file.write_text(wanted.environment_file(), encoding="utf-8")
-            target = ["--prefix", str(self.directory(wanted.name)), "--file", str(file)]
-            return self.conda(*command, *target, "--quiet")
-
-    def create(self, wanted: Environment) -> None:
-        name, directory = wanted.name, self.directory(wanted.name)
-        conda_host.note_creating(self.prefix, conda_host.creating(self.prefix) | {name})
-        conda_host.remove_tree(directory)
-        ran = self.with_file(["env", "create", "--yes"], wanted)
-        if ran.code:
-            conda_host.remove_tree(directory)
-        else:
-            self.finish(wanted)
-        conda_host.note_creating(self.prefix, conda_host.creating(self.prefix) - {name})
-        if ran.code:
-            raise HostError(f"{name}: could not be created, and nothing of it is left. conda said:\n{ran.tail()}")
-
-    def uninstall(self, name: str, packages: list[str]) -> None:
-        """By base's pip, because an environment need not have (or no longer has) one of its own."""
-        python = self.directory(name) / "bin/python"
-        if packages and python.exists():
-            base = str(self.prefix / "bin/python")
-            argv = [base, "-m", "pip", "--python", str(python), "uninstall", "--yes", *packages]
-            ran = conda_host.run(argv, self.timeout)
-            if ran.code:
-                raise HostError(f"{name}: pip could not take away {', '.join(packages)}. It said:\n{ran.tail()}")
-
-    def put_state_back(self, name: str) -> None:
-        """After an update that changed nothing."""
-        path, old = self.directory(name) / ENVIRONMENT_STATE, self.found[name].state
-        if old is None:
-            path.unlink()
-        else:
-            conda_host.write(path, old.dump())
-
-    def update(self, wanted: Environment, step: Step) -> None:
-        name, directory = wanted.name, self.directory(wanted.name)
-        old = self.found[name].state or State("", {})
-        conda_host.write(directory / ENVIRONMENT_STATE, replace(old, pending=True).dump())
-        # A package that moves from pip to conda must go first: pip would take conda's files with it afterwards.
-        by_conda = {conda_env.package_key(conda_env.package_name(item)) for item in wanted.packages}
-        first = [item for item in step.uninstall if conda_env.package_key(item) in by_conda]
-        self.uninstall(name, first)
-        ran = self.with_file(["env", "update", "--prune"], wanted)
-        if ran.code:
-            after = "part of the update is done; the next run goes on with it"
-            if conda_host.contents(directory) == self.found[name].contents:
-                self.put_state_back(name)
-                after = "it stays as it was"
-            raise HostError(f"{name}: could not be updated ({step.reason}); {after}. conda said:\n{ran.tail()}")
-        self.uninstall(name, [item for item in step.uninstall if item not in first])
-        self.finish(wanted)
-
-    def remove(self, name: str) -> None:
-        directory = self.directory(name)
-        if (directory / "conda-meta/history").is_file():
-            ran = self.conda("env", "remove", "--prefix", str(directory), "--yes", "--quiet")
-            if ran.code:
-                raise HostError(f"{name}: could not be removed. conda said:\n{ran.tail()}")
-        conda_host.remove_tree(directory)
-        conda_host.note_creating(self.prefix, conda_host.creating(self.prefix) - {name})
-
-    def do(self, step: Step, declared: dict[str, Environment]) -> None:
-        if step.action == "remove":
-            self.remove(step.name)
-        elif step.action == "update":
-            self.update(declared[step.name], step)
-        else:
-            self.create(declared[step.name])
-
-
-def refusals(steps: list[Step]) -> list[str]:
-    return [
-        f"{step.name}: an environment of this name is there already and {step.reason}. Bringing it to its declaration "
-        "would take away what its owner put into it. Choose another name, remove it, or set adopt: true."
-        for step in steps
-        if step.action == "refuse"
-    ]
-
-
-def as_text(name: str, spec: dict[str, list[str]]) -> str:
-    lists = ((key, items) for key, items in sorted(spec.items()) if items)
-    return f"{name}:\n" + "".join(f"  {key}:\n" + "".join(f"    - {item}\n" for item in items) for key, items in lists)
-
-
-def diff_of(steps: list[Step], declared: dict[str, Environment], found: dict[str, Found]) -> dict[str, str]:
-    before, after = [], []
-    for step in sorted(steps, key=lambda item: item.name):
-        there = found.get(step.name)
-        if there is not None:
-            before.append(as_text(step.name, there.state.spec if there.state else {}))
-        if step.action != "remove":
-            after.append(as_text(step.name, declared[step.name].spec()) + f"  # {step.action}: {step.reason}\n")
-    return {"before": "".join(before), "after": "".join(after), "before_header": "conda", "after_header": "conda"}
-
-
-def work(module: AnsibleModule, prefix: Path, environments: list[Environment]) -> dict[str, Any]:
-    declared = {environment.name: environment for environment in environments}
-    found = conda_host.find_environments(prefix)
-    steps = conda_env.plan(environments, found)
-    refused = refusals(steps)
+    refused: list[str] = []
+    gpus: dict[str, Any] = {}
+    changing_any = False
+    for owner, declared in sorted(places.items()):
+        said = in_place(options, owner, partial(_look, declared), module.check_mode)
+        refused += said["refusals"]
+        changing = [item for item in declared if item.name in said["changing"]]
+        changing_any = changing_any or bool(changing)
+        if any(item.cuda for item in changing):
+            gpus = gpus or conda_host.gpus()
+            refused += [text for item in changing for text in conda_state.unfit(item, **gpus)]
     if refused:
         raise HostError("\n".join(refused))
-    worker = Worker(module, prefix, found)
-    done: list[Step] = []
+    if not module.check_mode:
+        forget_others(module.params["bundle"])
+    with contextlib.ExitStack() as stack:
+        if module.params["bundle"] and changing_any and not module.check_mode:
+            bundle = Path(module.params["bundle"])
+            try:
+                stack.enter_context(unpacked(bundle, "channels/", "wheels/"))
+            except BundleError as error:
+                raise HostError(
+                    f"bundle: {error}. No environment was changed. Copy it again, or make it again."
+                ) from None
+        return carry_out(module, options, places)
+
+
+def carry_out(module: AnsibleModule, options: Options, places: dict[str, list[Environment]]) -> dict[str, Any]:
+    known = conda_host.owners(options.prefix)
+    wanted = {item.owner for declared in places.values() for item in declared if item.present} - {""}
+    if not module.check_mode and wanted - known:
+        conda_host.note_owners(options.prefix, known | wanted)
+    result: dict[str, Any] = {"steps": [], "unchanged": [], "conda_runs": 0, "exports": {}}
     errors: list[str] = []
-    for step in steps if not module.check_mode else []:
+    texts: dict[str, list[str]] = {"before": [], "after": []}
+    for owner, declared in sorted(places.items()):
         try:
-            worker.do(step, declared)
-            done.append(step)
-        except HostError as error:
+            said = in_place(options, owner, partial(_work, declared, module.check_mode), module.check_mode)
+        except HostError as error:  # one person's home is no reason to leave the others' undone
             errors.append(str(error))
-    shown = steps if module.check_mode else done
-    result = {
-        "changed": bool(shown),
-        "steps": [{"name": step.name, "action": step.action, "reason": step.reason} for step in shown],
-        "unchanged": sorted(set(declared) - {step.name for step in steps}),
-        "conda_runs": worker.runs,
-        "diff": diff_of(shown, declared, found),
-    }
+            continue
+        title = f"{owner}/" if owner else ""
+        result["steps"] += [{**step, "name": title + step["name"]} for step in said["steps"]]
+        result["unchanged"] += [title + name for name in said["unchanged"]]
+        result["exports"].update({title + name: export for name, export in said["exports"].items()})
+        result["conda_runs"] += said["runs"]
+        errors += said["errors"]
+        for key, text in texts.items():
+            text.append(said[key])
+    result["changed"] = bool(result["steps"])
+    result["diff"] = {key: "".join(text) for key, text in texts.items()}
+    result["diff"].update(before_header="conda", after_header="conda")
     if errors:
         module.fail_json(msg="\n\n".join(errors), **result)
+    if not module.check_mode and wanted != known:
+        conda_host.note_owners(options.prefix, wanted)
     return result
 
 
+def _look(declared: list[Environment], worker: Worker) -> dict[str, Any]:
+    steps = worker.plan(declared)
+    return {
+        "refusals": conda_state.refusals(steps),
+        "changing": [step.name for step in steps if step.action != "remove"],
+    }
+
+
+def _work(declared: list[Environment], check_mode: bool, worker: Worker) -> dict[str, Any]:
+    return worker.work(declared, check_mode)
+
+
+def options_of(params: dict[str, Any]) -> Options:
+    index = params["pip_index_url"]
+    return Options(
+        prefix=Path(prefix_path(params["prefix"])),
+        timeout=params["timeout"],
+        variables={"PIP_INDEX_URL": index} if index else {},
+        pip_options=("--no-index", "--find-links", f"{UNPACKED}/wheels") if params["bundle"] else (),
+        offline=bool(params["bundle"]),
+        export=params["export"],
+    )
+
+
 def main() -> None:
+    lists = ("channels", "packages", "pip", "pip_extra_index_urls", "lock", "imports")
     environment = {
         "name": {"type": "str", "required": True},
-        "channels": {"type": "list", "elements": "str"},
-        "packages": {"type": "list", "elements": "str"},
-        "pip": {"type": "list", "elements": "str"},
+        "owner": {"type": "str", "default": ""},
+        **{name: {"type": "list", "elements": "str"} for name in lists},
         "python": {"type": "str"},
+        "cuda": {"type": "str", "default": ""},
+        "torch": {"type": "str", "default": ""},
+        "expect": {"type": "list", "elements": "str"},
+        "bundled": {"type": "list", "elements": "str"},
         "adopt": {"type": "bool", "default": False},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     }
@@ -316,6 +323,9 @@ def main() -> None:
             "python": {"type": "str", "default": ""},
             "environments": {"type": "list", "elements": "dict", "default": [], "options": environment},
             "pip_index_url": {"type": "str", "default": ""},
+            "bundle": {"type": "str", "default": ""},
+            "export": {"type": "bool", "default": False},
+            "export_directory": {"type": "str", "default": ""},  # the action's
             "timeout": {"type": "int", "default": 3600},
             "lock_timeout": {"type": "int", "default": 3600},
         },
@@ -330,19 +340,20 @@ def main() -> None:
         python=params["python"],
         anaconda_allowed=params["anaconda_terms_accepted"],
     )
+    try:
+        options = options_of(params)
+    except InvalidError as error:
+        errors.append(f"prefix: {show(params['prefix'])} {error}.")
     if errors:
         module.fail_json(msg="\n".join(errors))
     try:
-        prefix = Path(prefix_path(params["prefix"]))
         if module.check_mode:
-            result = work(module, prefix, environments)
-        elif not (prefix / "bin/conda").exists():
-            raise HostError(f"prefix: {prefix} has no conda in it. Install it first (role miniconda).")
+            result = work(module, options, environments)
+        elif not (options.prefix / "bin/conda").exists():
+            raise HostError(f"prefix: {options.prefix} has no conda in it. Install it first (role miniconda).")
         else:
-            with conda_host.locked(prefix, params["lock_timeout"]):
-                result = work(module, prefix, environments)
-    except InvalidError as error:
-        module.fail_json(msg=f"prefix: {show(params['prefix'])} {error}.")
+            with conda_host.locked(options.prefix, params["lock_timeout"]):
+                result = work(module, options, environments)
     except HostError as error:
         module.fail_json(msg=str(error))
     except OSError as error:

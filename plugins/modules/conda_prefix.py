@@ -61,6 +61,10 @@ options:
     type: list
     elements: str
     default: [.condarc, conda-meta/pinned, conda-meta/frozen]
+  bundle:
+    description: A bundle on the host that has the installer; O(url) then says where it is while it is unpacked.
+    type: str
+    default: ''
   timeout:
     description: How long the download and the installer may take each, in seconds.
     type: int
@@ -114,72 +118,40 @@ rc_files:
   returned: always
   type: list
   elements: str
+usr_bin:
+  description: Whether C(/usr/bin/conda) is free for a link, or that link already.
+  returned: always
+  type: bool
 fish:
   description: Whether fish is installed.
   returned: always
   type: bool
 """
 
-import hashlib
 import json
 import os
 import platform
-import re
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.urls import open_url
-from ansible_collections.devnode.gpu.plugins.module_utils import conda_host
+from ansible_collections.devnode.gpu.plugins.module_utils import conda_bundle, conda_download, conda_host
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_host import HostError
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_install import (
     Decision,
     Found,
+    InstallerError,
     Marker,
     Wanted,
+    checked,
     conda_of,
     decide,
-    installer_name,
-    parse_installer_name,
+    installer_of,
     prefix_path,
-    sha256,
-    version,
     version_key,
 )
-from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
 
 RC_FILES = ("/etc/bash.bashrc", "/etc/zsh/zshrc", "/etc/zshrc")
-ALIASES = {"amd64": "x86_64", "arm64": "aarch64"}
-
-
-def check(name: str, value: Any, rule: Any) -> Any:
-    try:
-        return rule(value)
-    except InvalidError as error:
-        raise HostError(f"{name}: {show(value)} {error}.") from None
-
-
-def wanted_of(params: dict[str, Any]) -> tuple[Wanted, str]:
-    """The wanted installation and its URL, for this host's architecture."""
-    text = check("version", params["version"], version)
-    arch = ALIASES.get(platform.machine(), platform.machine())
-    name = installer_name(params["distribution"], params["python"], text, arch)
-    url = (params["url"] or "").replace("{file}", name)
-    if not re.fullmatch(r"(?:https?|file)://[^\s]+", url):
-        raise HostError(f'url: "{url}" is not a URL. Allowed: http, https, or file:// and a path on the host.')
-    base = os.path.basename(url)
-    said = parse_installer_name(base)
-    if said.get("arch", arch) != arch:
-        raise HostError(f'url: "{url}" is for {said["arch"]}, and this host is {arch}. Give the installer for {arch}.')
-    digest = params["sha256"] or params["checksums"].get(base) or ""
-    if not digest:
-        raise HostError(
-            f"{base}: no sha256 is known for it, and an installer that runs as root is never run unverified. Set "
-            "miniconda_installer_sha256 to the value that its maker publishes, or choose a version of the table "
-            f"(known: {', '.join(sorted(params['checksums'])) or 'none'})."
-        )
-    python = params["python"] if params["distribution"] == "miniconda" else ""
-    return Wanted(params["distribution"], text, python, base, check("sha256", digest, sha256)), url
 
 
 def check_mount(prefix: Path) -> None:
@@ -189,28 +161,6 @@ def check_mount(prefix: Path) -> None:
     if os.statvfs(there).f_flag & os.ST_NOEXEC:
         raise HostError(
             f"prefix: {prefix} is on a file system mounted noexec: nothing in it could run. Choose another."
-        )
-
-
-def download(url: str, wanted: Wanted, target: Path, timeout: int) -> None:
-    """Fetch the installer, and keep it only if it is the right one."""
-    digest, size = hashlib.sha256(), 0
-    try:
-        source = open_url(url, timeout=min(timeout, 60), http_agent="devnode.gpu")
-        with target.open("wb") as file:
-            while chunk := source.read(1 << 20):
-                digest.update(chunk)
-                size += len(chunk)
-                file.write(chunk)
-    except Exception as error:
-        raise HostError(
-            f"{url}: could not be fetched: {error}. Nothing was run. Check URL, mirror and proxy."
-        ) from None
-    if digest.hexdigest() != wanted.sha256:
-        raise HostError(
-            f"{url}: its sha256 is {digest.hexdigest()} ({size} bytes), and {wanted.sha256} is wanted. The file is "
-            "truncated, altered or another version; it was not run and nothing was changed. Try another mirror "
-            "(miniconda_mirror); if its maker publishes this file, correct miniconda_installer_sha256."
         )
 
 
@@ -256,10 +206,22 @@ def mark(prefix: Path, wanted: Wanted, found: Found) -> None:
     conda_host.write(prefix / conda_host.MARKER, marker.dump())
 
 
+def fetch(module: AnsibleModule, url: str, wanted: Wanted, script: Path) -> None:
+    """The verified installer, from a URL or out of a bundle."""
+    if not module.params["bundle"]:
+        conda_download.fetch(url, wanted.sha256, script, module.params["timeout"])
+        return
+    try:
+        with conda_bundle.unpacked(Path(module.params["bundle"]), wanted.file):
+            conda_download.fetch(url, wanted.sha256, script, module.params["timeout"])
+    except conda_bundle.BundleError as error:
+        raise HostError(f"bundle: {error}. Nothing was run. Copy it again, or make it again.") from None
+
+
 def install(module: AnsibleModule, prefix: Path, wanted: Wanted, url: str, decision: Decision) -> Found:
     """Run the verified installer. On failure a fresh prefix is removed again; an old one is left for the next run."""
     script = Path(module.tmpdir) / "installer.sh"  # the installer insists on .sh
-    download(url, wanted, script, module.params["timeout"])
+    fetch(module, url, wanted, script)
     doing = conda_host.notes(prefix, ".doing")
     fresh = decision.method in ("fresh", "clean")
     conda_host.write(doing, json.dumps({"doing": "install" if fresh else "update", "installer": wanted.file}) + "\n")
@@ -290,7 +252,7 @@ def install(module: AnsibleModule, prefix: Path, wanted: Wanted, url: str, decis
 
 
 def present(module: AnsibleModule, prefix: Path) -> dict[str, Any]:
-    wanted, url = wanted_of(module.params)
+    wanted, url = installer_of(module.params, platform.machine())
     check_mount(prefix)
     before = conda_host.find_installation(prefix)
     decision = decide(wanted, before, module.params["allow_downgrade"])
@@ -330,17 +292,19 @@ def absent(module: AnsibleModule, prefix: Path) -> dict[str, Any]:
                 f"prefix: {prefix}: it was not installed by this role, so it is not removed. Remove it by hand if "
                 "nobody needs it."
             )
-        strangers = [name for name, item in conda_host.find_environments(prefix).items() if item.state is None]
+        there = conda_host.find_environments(conda_host.shared(prefix))
+        strangers = [name for name, item in there.items() if item.state is None and not item.half_made]
         if strangers:
             raise HostError(
                 f"prefix: {prefix}: it holds environments that were not made by this role: {', '.join(strangers)}. "
                 "Their owners would lose them. Move or remove them first."
             )
         if not module.check_mode:
+            for owner in sorted(filter(conda_host.has_account, conda_host.owners(prefix))):
+                conda_host.as_user(owner, conda_host.forget_home)
             conda_host.remove_tree(prefix)
     if not module.check_mode:
-        for suffix in (".doing", ".creating"):
-            conda_host.notes(prefix, suffix).unlink(missing_ok=True)
+        conda_host.forget_notes(prefix)
     return {
         "changed": found.exists,
         "action": "remove" if found.exists else "none",
@@ -351,8 +315,14 @@ def absent(module: AnsibleModule, prefix: Path) -> dict[str, Any]:
     }
 
 
-def shells() -> dict[str, Any]:
+def free_for_link(path: Path, prefix: Path) -> bool:
+    """Whether our link may be there: nothing is, or it is ours already. A package's own conda stays."""
+    return os.readlink(path).startswith(f"{prefix}/") if path.is_symlink() else not path.exists()
+
+
+def shells(prefix: Path) -> dict[str, Any]:
     return {
+        "usr_bin": free_for_link(Path("/usr/bin/conda"), prefix),
         "rc_files": [path for path in RC_FILES if os.path.isfile(path)],
         "fish": os.path.isdir("/etc/fish") and any(os.path.exists(p) for p in ("/usr/bin/fish", "/bin/fish")),
     }
@@ -369,6 +339,7 @@ def main() -> None:
             "url": {"type": "str"},
             "checksums": {"type": "dict", "default": {}},
             "sha256": {"type": "str", "default": ""},
+            "bundle": {"type": "str", "default": ""},
             "allow_downgrade": {"type": "bool", "default": False},
             "preserve": {
                 "type": "list",
@@ -383,17 +354,17 @@ def main() -> None:
     )
     act = present if module.params["state"] == "present" else absent
     try:
-        prefix = Path(check("prefix", module.params["prefix"], prefix_path))
+        prefix = Path(checked("prefix", module.params["prefix"], prefix_path))
         if module.check_mode:
             result = act(module, prefix)
         else:
             with conda_host.locked(prefix, module.params["lock_timeout"]):
                 result = act(module, prefix)
-    except HostError as error:
+    except (HostError, InstallerError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{error.filename or module.params['prefix']}: {error.strerror}")
-    module.exit_json(**result, **shells())
+    module.exit_json(**result, **shells(prefix))
 
 
 if __name__ == "__main__":

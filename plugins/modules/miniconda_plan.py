@@ -73,10 +73,27 @@ options:
     description: More settings for conda.
     type: dict
     default: {}
+  condarc_final:
+    description: Settings that users cannot override.
+    type: list
+    elements: raw
+    default: []
+  proxies:
+    description: Proxies by scheme.
+    type: dict
+    default: {}
+  ca_bundle:
+    description: Certificates to trust, a file on the host.
+    type: raw
+    default: ''
   environments:
     description: The declared environments.
     type: raw
     default: []
+  bundle:
+    description: A bundle on the controller. Everything comes from it then.
+    type: str
+    default: ''
   environment_python:
     description: Python for environments that name none.
     type: raw
@@ -117,8 +134,13 @@ installer_sha256:
   description: Its sha256, when it is not in the table.
   returned: success
   type: str
-installer_copy:
-  description: Where a file of the controller has to be put on the host; empty when there is none.
+copies:
+  description: Files of the controller that the host needs (src), and the directories they go to (dest).
+  returned: success
+  type: list
+  elements: dict
+bundle:
+  description: Where the bundle is on the host then; empty without one.
   returned: success
   type: str
 channels:
@@ -127,9 +149,18 @@ channels:
   type: list
   elements: str
 condarc:
-  description: The system-wide configuration of conda.
+  description: The text of the system-wide configuration of conda.
+  returned: success
+  type: str
+variables:
+  description: Environment variables for downloads, conda and pip.
   returned: success
   type: dict
+checks:
+  description: Commands that import what each environment should have (name, argv).
+  returned: success
+  type: list
+  elements: dict
 pip_index_url:
   description: Package index for pip; empty for pip's own.
   returned: success

@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.devnode.gpu.plugins.module_utils import conda_env
-from ansible_collections.devnode.gpu.plugins.module_utils.conda_env import Environment, Found, State, Step
+from ansible_collections.devnode.gpu.plugins.module_utils import conda_env, conda_state, conda_values
+from ansible_collections.devnode.gpu.plugins.module_utils.conda_env import Environment
+from ansible_collections.devnode.gpu.plugins.module_utils.conda_state import Found, State, Step
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,7 +79,7 @@ def test_a_path_as_name_is_called_a_path() -> None:
     ],
 )
 def test_conda_packages_as_people_write_them(package: str) -> None:
-    assert conda_env.package(package, False) == package
+    assert conda_values.package(package, False) == package
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_what_is_no_conda_package(package: Any) -> None:
     ],
 )
 def test_pip_requirements_as_people_write_them(requirement: str) -> None:
-    assert conda_env.requirement(requirement) == requirement
+    assert conda_values.requirement(requirement) == requirement
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,11 @@ def test_what_is_no_pip_requirement(requirement: str) -> None:
 
 @given(st.text(max_size=30))
 def test_no_text_becomes_an_option_or_a_second_line(text: str) -> None:
-    for rule in (lambda value: conda_env.package(value, True), conda_env.requirement, conda_env.environment_name):
+    for rule in (
+        lambda value: conda_values.package(value, True),
+        conda_values.requirement,
+        conda_values.environment_name,
+    ):
         try:
             value = rule(text)
         except InvalidError:
@@ -154,13 +159,13 @@ def test_a_channel_in_front_of_a_package_counts_too() -> None:
     "channel", ["conda-forge", "pytorch", "conda-forge/label/dev", "https://h.example:8443/c/forge", "file:///srv/c"]
 )
 def test_other_channels(channel: str) -> None:
-    assert conda_env.channel(channel, False) == channel
+    assert conda_values.channel(channel, False) == channel
 
 
 @pytest.mark.parametrize("channel", [*EVIL, "http://user:secret@h/c", "https://h/t/?q=1", "ssh://h/c", "https://h"])
 def test_what_is_no_channel(channel: str) -> None:
     with pytest.raises(InvalidError):
-        conda_env.channel(channel, True)
+        conda_values.channel(channel, True)
 
 
 # --- a declaration ---------------------------------------------------------------------------------------------------
@@ -252,6 +257,46 @@ def test_the_normal_form_parses_to_the_same(declaration: dict[str, Any]) -> None
     assert again == environment
 
 
+@pytest.mark.parametrize(
+    ("item", "name"),
+    [
+        ({"project": "nlp", "packages": ["numpy"], "framework": "torch 2.8"}, "nlp-py311-torch28"),
+        ({"project": "speech-recog", "packages": ["python=3.12"]}, "speech-recog-py312"),
+        ({"project": "stats", "packages": ["r-base"], "python": ""}, "stats"),
+    ],
+)
+def test_a_name_follows_from_the_convention(item: dict[str, Any], name: str) -> None:
+    environment, errors = one(item, python="3.11")
+    assert not errors
+    assert environment is not None
+    assert environment.name == name
+
+
+@pytest.mark.parametrize(
+    ("item", "why"),
+    [
+        ({"project": "nlp", "name": "x"}, "and name are both given"),
+        ({"name": "x", "framework": "torch"}, "needs a project"),
+        ({"project": "a/b"}, "is not a project"),
+        ({"project": "nlp", "framework": "$(id)"}, "is not a framework"),
+        ({"name": "x", "owner": "root"}, "systems have by themselves"),
+        ({"name": "x", "owner": "../ada"}, "is not a POSIX login"),
+        ({"name": "x", "imports": ["os; print()"]}, "is not a Python module"),
+        ({"name": "x", "pip_extra_index_urls": ["https://u:p@index.example/simple"]}, "is not a package index"),
+    ],
+)
+def test_wrong_fields_are_refused(item: dict[str, Any], why: str) -> None:
+    assert why in refused({"packages": ["numpy"], **item})
+
+
+def test_two_people_may_use_one_name() -> None:
+    both = [{"name": "x", "owner": owner, "packages": ["numpy"]} for owner in ("ada", "grace", "")]
+    environments, errors = conda_env.parse_environments(both)
+    assert not errors
+    assert [environment.title for environment in environments] == ["x", "ada/x", "grace/x"]
+    assert "is declared twice" in conda_env.parse_environments([*both, both[0]])[1][0]
+
+
 # --- what is noted, what follows -------------------------------------------------------------------------------------
 
 
@@ -267,61 +312,61 @@ def actions(steps: list[Step]) -> list[tuple[str, str]]:
 
 
 def test_nothing_there_is_created() -> None:
-    assert actions(conda_env.plan([NLP], {})) == [("nlp", "create")]
+    assert actions(conda_state.plan([NLP], {})) == [("nlp", "create")]
 
 
 def test_what_is_as_declared_is_left_alone() -> None:
-    assert conda_env.plan([NLP], {"nlp": built(NLP)}) == []
+    assert conda_state.plan([NLP], {"nlp": built(NLP)}) == []
 
 
 def test_a_changed_declaration_updates_and_says_what_changed() -> None:
     wanted = Environment("nlp", ("conda-forge",), ("numpy=2.2",), ("rich",))
-    (step,) = conda_env.plan([wanted], {"nlp": built(NLP)})
+    (step,) = conda_state.plan([wanted], {"nlp": built(NLP)})
     assert step.action == "update"
     assert "-numpy=2.1, +numpy=2.2" in step.reason
 
 
 def test_a_pip_package_that_is_no_longer_declared_is_taken_away() -> None:
     wanted = Environment("nlp", ("conda-forge",), ("numpy=2.1",))
-    (step,) = conda_env.plan([wanted], {"nlp": built(NLP, ("conda:numpy-2.1-0", "pip:rich==14.0"))})
+    (step,) = conda_state.plan([wanted], {"nlp": built(NLP, ("conda:numpy-2.1-0", "pip:rich==14.0"))})
     assert step.uninstall == ("rich",)
 
 
 def test_a_change_by_hand_is_seen_and_undone() -> None:
     found = built(NLP, ("conda:numpy-2.1-0", "pip:rich==14.0"))
     found = Found(found.state, (*found.contents, "pip:requests==2.0"))
-    (step,) = conda_env.plan([NLP], {"nlp": found})
+    (step,) = conda_state.plan([NLP], {"nlp": found})
     assert step.action == "update"
     assert "by hand: +pip:requests==2.0" in step.reason
     assert step.uninstall == ("requests",)
 
 
 def test_an_interrupted_update_goes_on() -> None:
-    (step,) = conda_env.plan([NLP], {"nlp": built(NLP, pending=True)})
+    (step,) = conda_state.plan([NLP], {"nlp": built(NLP, pending=True)})
     assert step.action == "update"
 
 
 def test_an_interrupted_creation_starts_over() -> None:
-    assert actions(conda_env.plan([NLP], {"nlp": Found(half_made=True)})) == [("nlp", "recreate")]
+    assert actions(conda_state.plan([NLP], {"nlp": Found(half_made=True)})) == [("nlp", "recreate")]
 
 
 def test_somebody_elses_environment_is_not_touched() -> None:
-    assert actions(conda_env.plan([NLP], {"nlp": Found()})) == [("nlp", "refuse")]
-    assert conda_env.plan([], {"theirs": Found()}) == []
+    assert actions(conda_state.plan([NLP], {"nlp": Found()})) == [("nlp", "refuse")]
+    assert conda_state.plan([], {"theirs": Found()}) == []
     adopting = Environment("nlp", ("conda-forge",), ("numpy=2.1",), adopt=True)
-    assert actions(conda_env.plan([adopting], {"nlp": Found()})) == [("nlp", "update")]
+    assert actions(conda_state.plan([adopting], {"nlp": Found()})) == [("nlp", "update")]
 
 
 def test_no_longer_declared_is_removed_like_absent() -> None:
     absent = Environment("nlp", present=False)
-    assert actions(conda_env.plan([], {"nlp": built(NLP)})) == [("nlp", "remove")]
-    assert actions(conda_env.plan([absent], {"nlp": built(NLP)})) == [("nlp", "remove")]
-    assert conda_env.plan([absent], {}) == []
+    assert actions(conda_state.plan([], {"nlp": built(NLP)})) == [("nlp", "remove")]
+    assert actions(conda_state.plan([absent], {"nlp": built(NLP)})) == [("nlp", "remove")]
+    assert conda_state.plan([absent], {}) == []
 
 
 def test_removals_come_first() -> None:
     other = Environment("a", ("conda-forge",), ("numpy",))
-    assert actions(conda_env.plan([other], {"z": built(NLP)})) == [("z", "remove"), ("a", "create")]
+    assert actions(conda_state.plan([other], {"z": built(NLP)})) == [("z", "remove"), ("a", "create")]
 
 
 @given(st.lists(DECLARATIONS, max_size=4, unique_by=lambda item: item["name"]))
@@ -329,8 +374,8 @@ def test_after_the_plan_there_is_nothing_to_do(declarations: list[dict[str, Any]
     environments, errors = conda_env.parse_environments(declarations, python="3.11")
     assert not errors
     found = {environment.name: built(environment) for environment in environments}
-    assert conda_env.plan(environments, found) == []
-    assert len(conda_env.plan([], found)) == len(found)
+    assert conda_state.plan(environments, found) == []
+    assert len(conda_state.plan([], found)) == len(found)
 
 
 @given(NAMES, st.lists(PACKAGES, max_size=3), st.booleans())

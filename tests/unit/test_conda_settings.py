@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.devnode.gpu.plugins.action.miniconda_plan import condarc_text
 from ansible_collections.devnode.gpu.plugins.module_utils import conda_settings
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_settings import Plan, Settings
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError
@@ -18,8 +19,8 @@ SHA = "c" * 64
 
 
 def plan(**changes: Any) -> Plan:
-    names = Settings.__dataclass_fields__
-    values = {name: DEFAULTS[f"miniconda_{name}"] for name in names if name != "checksums"}
+    names = [name for name in Settings.__dataclass_fields__ if f"miniconda_{name}" in DEFAULTS]
+    values = {name: DEFAULTS[f"miniconda_{name}"] for name in names}
     values |= {"checksums": VARS["__miniconda_checksums"], "mirrors": VARS["__miniconda_mirrors"]}
     return conda_settings.plan_of(Settings(**{**values, **changes}))
 
@@ -106,8 +107,8 @@ def test_a_file_of_the_controller() -> None:
     name = "Miniconda3-py311_26.5.3-1-Linux-x86_64.sh"
     made = plan(installer_src=f"downloads/{name}")
     assert made.errors == []
-    assert made.installer_copy == f"{conda_settings.CACHE}/{name}"
-    assert made.installer_url == f"file://{made.installer_copy}"
+    assert made.copies == [{"src": f"downloads/{name}", "dest": f"{conda_settings.CACHE}/"}]
+    assert made.installer_url == f"file://{conda_settings.CACHE}/{name}"
     assert "choose one" in errors(installer_src=name, installer_url="https://h.example/x.sh")
 
 
@@ -132,7 +133,8 @@ def test_anacondas_channels_need_the_opt_in() -> None:
 
 
 def test_more_settings_for_conda_but_not_the_ones_that_are_set_elsewhere() -> None:
-    assert plan(condarc={"ssl_verify": "/etc/ssl/ca.pem"}).condarc["ssl_verify"] == "/etc/ssl/ca.pem"
+    assert plan(condarc={"remote_read_timeout_secs": 120}).condarc["remote_read_timeout_secs"] == 120
+    assert "is set by miniconda_ca_bundle" in errors(condarc={"ssl_verify": False})
     assert "is set by miniconda_channels" in errors(condarc={"channels": ["defaults"]})
     assert "is set by miniconda_anaconda_terms_accepted" in errors(condarc={"plugins": {"auto_accept_tos": True}})
 
@@ -153,3 +155,43 @@ def test_a_declaration_with_a_file() -> None:
     }
     with pytest.raises(InvalidError):
         conda_settings.from_file({"name": "x", "file": "f.yml", "packages": ["numpy"]}, data)
+
+
+def test_what_users_cannot_override_is_marked() -> None:
+    made = plan(condarc_final=["channels", "channel_priority"])
+    text = condarc_text(made.condarc, made.final)
+    assert "channels:  #!final\n- conda-forge\n" in text
+    assert "channel_priority: strict  #!final\n" in text
+    assert "auto_activate: false\n" in text
+    assert yaml.safe_load(text) == made.condarc
+    assert "is not set here" in errors(condarc_final=["ssl_verify"])
+
+
+def test_proxies_and_certificates_reach_everything_that_is_started() -> None:
+    made = plan(proxies={"https": "http://proxy.example:3128"}, ca_bundle="/etc/ssl/certs/ca-certificates.crt")
+    assert made.condarc["proxy_servers"] == {"https": "http://proxy.example:3128"}
+    assert made.condarc["ssl_verify"] == "/etc/ssl/certs/ca-certificates.crt"
+    assert made.variables["https_proxy"] == made.variables["HTTPS_PROXY"] == "http://proxy.example:3128"
+    assert made.variables["PIP_CERT"] == made.variables["SSL_CERT_FILE"] == "/etc/ssl/certs/ca-certificates.crt"
+    assert plan().variables == {}
+
+
+def test_a_proxy_with_a_password_is_refused_and_not_shown() -> None:
+    text = errors(proxies={"http": "http://ada:secret@proxy.example"})
+    assert "everybody could read" in text
+    assert "secret" not in text
+    assert "unknown scheme" in errors(proxies={"ftp": "http://proxy.example"})
+    assert "miniconda_ca_bundle" in errors(ca_bundle="certs/ca.pem")
+
+
+def test_what_is_imported_is_imported_by_the_environments_owner() -> None:
+    declared = [
+        {"name": "a", "packages": ["torch-cpu"], "imports": ["torch", "torch.cuda"]},
+        {"name": "b", "owner": "ada", "packages": ["numpy"], "imports": ["numpy"]},
+        {"name": "c", "packages": ["numpy"]},
+    ]
+    conda = "/opt/miniconda/bin/conda"
+    assert plan(environments=declared).checks == [
+        {"name": "a", "argv": [conda, "run", "--name", "a", "python", "-c", "import torch, torch.cuda"]},
+        {"name": "ada/b", "argv": ["runuser", "-l", "ada", "-c", f"{conda} run --name b python -c 'import numpy'"]},
+    ]

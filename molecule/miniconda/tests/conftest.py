@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import testinfra
 
 PREFIX = "/opt/miniconda"
 FOLDER = os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]
@@ -60,15 +61,19 @@ class Box:
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout.strip()
 
-    def play(self, tidying: bool = False, **variables: Any) -> Play:
+    def play(
+        self, tidying: bool = False, playbook: str = "converge.yml", options: tuple[str, ...] = (), **variables: Any
+    ) -> Play:
         done = subprocess.run(
             [
                 "ansible-playbook",
                 f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}",
                 f"--limit={self.name}",
+                *options,
                 f"--extra-vars={json.dumps(variables)}",
-                os.path.join(os.environ["MOLECULE_SCENARIO_DIRECTORY"], "converge.yml"),
+                os.path.join(os.environ["MOLECULE_SCENARIO_DIRECTORY"], playbook),
             ],
+            cwd=os.environ["MOLECULE_SCENARIO_DIRECTORY"],
             capture_output=True,
             text=True,
             check=False,
@@ -79,6 +84,12 @@ class Box:
         if not tidying and (counts[1] or "changed: true" in done.stdout):
             DIRTY[self.name] = self
         return Play(done.returncode, done.stdout + done.stderr, counts[1], counts[0] + counts[4])
+
+    def other(self) -> Box:
+        """The other host of the scenario."""
+        name = "debian12" if self.name == "debian13" else "debian13"
+        inventory = os.environ["MOLECULE_INVENTORY_FILE"]
+        return Box(testinfra.get_host(f"ansible://{name}?ansible_inventory={inventory}"))
 
     def environments(self) -> list[str]:
         return sorted(self.root(f"ls {PREFIX}/envs").split())
@@ -121,12 +132,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "one_system: the same on every system, so it runs on one (on all in the full run)"
     )
+    config.addinivalue_line("markers", "full_run: too dear for the gate, so it runs in the full run only")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if os.environ.get("DEVNODE_TESTS") == "full":
         return
-    extra = [item for item in items if item.get_closest_marker("one_system") and "debian13" not in item.name]
+    extra = [
+        item
+        for item in items
+        if item.get_closest_marker("full_run")
+        or (item.get_closest_marker("one_system") and "debian13" not in item.name)
+    ]
     items[:] = [item for item in items if item not in extra]
     config.hook.pytest_deselected(items=extra)
 

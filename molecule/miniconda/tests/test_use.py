@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from pathlib import Path
 
 import pytest
 from conftest import PREFIX, Box
@@ -25,6 +27,44 @@ SHELLS = {
 @pytest.mark.parametrize("kind", SHELLS)
 def test_every_shell_finds_conda(box: Box, kind: str) -> None:
     assert re.search(r"^conda \d+\.\d+\.\d+$", box.person(SHELLS[kind]), re.MULTILINE)
+
+
+OTHER_SHELLS = {
+    "zsh": "zsh -c 'conda --version'",
+    "a zsh login shell": "zsh -lc 'conda --version'",
+    "an interactive zsh": "zsh -ic 'whence -w conda && conda --version' 2>/dev/null",
+    "fish": "fish -c 'conda --version'",
+    "a fish login shell": "fish -lc 'conda --version'",
+}
+
+
+@pytest.mark.full_run
+@pytest.mark.parametrize("kind", OTHER_SHELLS)
+def test_zsh_and_fish_find_conda_where_they_are_installed(any_state: Box, kind: str) -> None:
+    said = any_state.person(OTHER_SHELLS[kind])
+    assert re.search(r"^conda \d+\.\d+\.\d+$", said, re.MULTILINE), said
+    if "interactive" in kind:
+        assert "conda: function" in said
+
+
+def test_what_cron_has_for_a_path_finds_conda(any_state: Box) -> None:
+    """Debian's cron gives its jobs this PATH; the full run asks a real one."""
+    said = any_state.person("env -i PATH=/usr/bin:/bin HOME=$HOME sh -c 'conda --version'")
+    assert re.fullmatch(r"conda \d+\.\d+\.\d+", said)
+
+
+@pytest.mark.full_run
+def test_a_job_of_cron_finds_conda(any_state: Box) -> None:
+    """Whatever PATH cron gives: Debian's leaves /usr/local/bin out."""
+    out = "/home/automation/by-cron"
+    any_state.root(f"rm -f {out}* /run/crond.reboot")
+    any_state.root(
+        f"echo '@reboot (echo $PATH; conda --version) >{out} 2>&1; touch {out}.done' | crontab -u automation -"
+    )
+    any_state.root("systemctl restart cron")
+    any_state.root(f"timeout 30 sh -c 'until test -e {out}.done; do sleep 0.2; done'; crontab -u automation -r")
+    said = any_state.root(f"cat {out}")
+    assert re.search(r"^conda \d+\.\d+\.\d+$", said, re.MULTILINE), said
 
 
 def test_nothing_is_activated_by_itself(box: Box) -> None:
@@ -108,6 +148,30 @@ def test_the_word_defaults_does_not_lead_to_anaconda(box: Box) -> None:
     assert "CondaToSNonInteractiveError" in bare.stderr
 
 
+@pytest.mark.one_system
+@pytest.mark.standin
+@pytest.mark.full_run
+def test_the_operator_decides_what_users_override_and_how_they_get_out(any_state: Box) -> None:
+    """conda itself says what came of it, to a person who wrote something else into ~/.condarc."""
+    invalid = any_state.play(miniconda_condarc={"channel_priority": "sometimes"})
+    assert invalid.refused("channel_priority", "sometimes").changed == 0
+    certificates = "/etc/ssl/certs/ca-certificates.crt"
+    any_state.play(
+        miniconda_condarc_final=["channels", "channel_priority"],
+        miniconda_proxies={"https": "http://proxy.example:3128"},
+        miniconda_ca_bundle=certificates,
+    ).ok()
+    any_state.person("printf 'channels: [elsewhere]\nchannel_priority: disabled\nauto_activate: true\n' > ~/.condarc")
+    try:
+        shown = json.loads(any_state.person("conda config --show --json"))
+    finally:
+        any_state.person("rm ~/.condarc")
+    assert (shown["channels"], shown["channel_priority"]) == (["conda-forge"], "strict")
+    assert shown["auto_activate"] is True
+    assert shown["proxy_servers"] == {"https": "http://proxy.example:3128"}
+    assert shown["ssl_verify"] == certificates
+
+
 # --- runs ----------------------------------------------------------------------------------------------------------
 
 
@@ -121,3 +185,15 @@ def test_a_run_without_changes_is_short_and_does_not_start_conda(box: Box) -> No
     play.ok()
     assert play.changed == 0
     assert play.results <= 10
+
+
+@pytest.mark.one_system
+@pytest.mark.standin
+@pytest.mark.full_run
+def test_the_documented_commands_run_as_written(box: Box) -> None:
+    text = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"], "docs/environments.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    commands = [line for block in blocks for line in block.splitlines() if line.startswith("conda ")]
+    assert len(commands) >= 4
+    for command in commands:
+        box.person(command)

@@ -5,7 +5,8 @@
 makes in OUT:
     Miniconda3-py311_<version>-Linux-<arch>.sh   two versions, so that an upgrade can be tested
     channels/conda-forge/                        a conda channel of small, hand-built packages (and a real Python 3.11)
-    simple/                                      a package index for pip with one small wheel
+    simple/                                      a package index for pip with small wheels
+    whl/cu128/                                   one like PyTorch's: its torch is a STAND-IN that only knows its version
     facts.json                                   paths, versions and checksums of all that
 
 What is real: Python 3.11 (Debian 12's packages, unpacked), pip, the solver and the linker (py-rattler), the packages'
@@ -43,6 +44,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 HERE = Path(__file__).resolve().parent
 ARCH = os.uname().machine
@@ -331,14 +333,21 @@ def write_wheel(directory: Path, name: str, version: str) -> None:
             wheel.writestr(zipfile.ZipInfo(path, (2025, 6, 15, 0, 0, 0)), data)
 
 
-def write_index(simple: Path) -> None:
-    project = simple / "labpip"
+def write_index(simple: Path, projects: dict[str, tuple[str, ...]]) -> None:
+    """A package index of small wheels."""
+    for name, versions in projects.items():
+        write_project(simple / name, name, versions)
+    links = "".join(f'<a href="{name}/">{name}</a>' for name in projects)
+    (simple / "index.html").write_text(f"<!DOCTYPE html><html><body>{links}</body></html>\n", encoding="utf-8")
+
+
+def write_project(project: Path, name: str, versions: tuple[str, ...]) -> None:
     project.mkdir(parents=True)
-    for version in ("1.0", "1.1"):
-        write_wheel(project, "labpip", version)
-    links = "".join(f'<a href="{wheel.name}">{wheel.name}</a>\n' for wheel in sorted(project.glob("*.whl")))
+    for version in versions:
+        write_wheel(project, name, version)
+    wheels = {wheel.name: hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in sorted(project.glob("*.whl"))}
+    links = "".join(f'<a href="{quote(wheel)}#sha256={hash}">{wheel}</a>\n' for wheel, hash in wheels.items())
     (project / "index.html").write_text(f"<!DOCTYPE html><html><body>\n{links}</body></html>\n", encoding="utf-8")
-    (simple / "index.html").write_text('<!DOCTYPE html><html><body><a href="labpip/">labpip</a></body></html>\n')
 
 
 # --- the installer -------------------------------------------------------------------------------------------------
@@ -459,7 +468,8 @@ def build(out: Path) -> dict[str, Any]:
             for name, version in zip(names, VERSIONS, strict=True)
         ]
         write_channel([python, pip, *channel_packages()], out / "channels" / "conda-forge")
-        write_index(out / "simple")
+        write_index(out / "simple", {"labpip": ("1.0", "1.1"), "torch": ("2.8.0",)})
+        write_index(out / "whl" / "cu128", {"torch": ("2.8.0+cu128",), "torchvision": ("0.23.0+cu128",)})
         for job in jobs:
             job.result()
     facts: dict[str, Any] = {

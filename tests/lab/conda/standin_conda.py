@@ -605,7 +605,7 @@ def cmd_list(args: argparse.Namespace) -> None:
     if args.explicit:
 
         def mark(record: dict[str, Any]) -> str:
-            return f"#sha256:{record['sha256']}" if args.sha256 else f"#{record['md5']}" if args.md5 else ""
+            return f"#{record['sha256']}" if args.sha256 else f"#{record['md5']}" if args.md5 else ""
 
         print(
             "# This file may be used to create an environment using:\n# $ conda create --name <env> --file <this file>"
