@@ -167,7 +167,7 @@ def unpacked(path: Path, *wanted: str) -> Iterator[Path]:
 
 def _extract(archive: tarfile.TarFile, wanted: tuple[str, ...]) -> None:
     lines = _member(archive, SUMS).decode().splitlines()
-    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    sums = {name: digest for digest, _dummy, name in (line.partition("  ") for line in lines)}
     UNPACKED.mkdir(parents=True, mode=0o755)
     for name, digest in sums.items():
         if not name.startswith(wanted):

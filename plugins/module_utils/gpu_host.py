@@ -91,7 +91,7 @@ def in_use(run: Runner) -> List[str]:
         if "devnode.workspace" not in (one.get("Labels") or {}):
             out.append(f"container {name}")
             continue
-        code, top, _ = run(["docker", "top", one["Id"], "-eo", "uid,pid,lstart,args"])
+        code, top, _dummy = run(["docker", "top", one["Id"], "-eo", "uid,pid,lstart,args"])
         found = workspace.busy(workspace.parse_top(top), {}) if code == 0 else ["unknown"]
         out += [f"workspace {one['Labels']['devnode.workspace']}: {text}" for text in found]
     return out
@@ -125,7 +125,7 @@ def secure_boot(run: Runner) -> Dict[str, Any]:
     """state: on, off, unknown; key: DKMS' signing key, if there is one; enrolled: whether the firmware knows it."""
     mokutil = dockerd.find("mokutil")
     if mokutil:
-        _, out, err = run([mokutil, "--sb-state"])
+        _dummy, out, err = run([mokutil, "--sb-state"])
         state = gpu_probe.secure_boot(out + err)
     elif os.path.isdir("/sys/firmware/efi"):
         try:
@@ -138,7 +138,7 @@ def secure_boot(run: Runner) -> Dict[str, Any]:
     key = next((path for path in MODULE_KEYS if os.path.exists(path)), "")
     enrolled = False
     if state == "on" and key and mokutil:
-        _, out, err = run([mokutil, "--test-key", key])
+        _dummy, out, err = run([mokutil, "--test-key", key])
         enrolled = gpu_probe.key_enrolled(out + err)
     return {"state": state, "key": key, "enrolled": enrolled}
 

@@ -123,7 +123,7 @@ class Preflight:
     def _gpus(self) -> List[Gpu]:
         if not shutil.which("nvidia-smi"):
             return []
-        code, out, _ = self.run(["nvidia-smi", *SMI])
+        code, out, _dummy = self.run(["nvidia-smi", *SMI])
         return parse_gpus(out) if code == 0 else []
 
     # Ports

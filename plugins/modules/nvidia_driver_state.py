@@ -179,7 +179,7 @@ class Task:
         if self.module.check_mode:
             self.changes.append("the module nvidia is loaded, where that works without a restart")
             return found
-        code, _, err = self.command([modprobe, "nvidia"])
+        code, _dummy, err = self.command([modprobe, "nvidia"])
         if code == 0:
             self.changes.append("the module nvidia is loaded")
             return gpu_host.gather(self.command)
@@ -200,7 +200,7 @@ class Task:
                 continue
             self.changes.append(f"{name} is enabled and started")
             if not self.module.check_mode:
-                code, _, err = self.command(["systemctl", "enable", "--now", name])
+                code, _dummy, err = self.command(["systemctl", "enable", "--now", name])
                 if code:
                     errors.append(f"{name} does not start: {err.strip()}. See `journalctl -u {name}`.")
         if self.params["fabric_manager"]:

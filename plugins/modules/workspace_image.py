@@ -281,7 +281,7 @@ class Images:
         """A full disk in the middle of an image leaves an engine that does nothing any more: refused before."""
         if not self.given["min_free"]:
             return
-        code, out, _ = self._run(["info", "--format", "{{.DockerRootDir}}"])
+        code, out, _dummy = self._run(["info", "--format", "{{.DockerRootDir}}"])
         folder = out.strip()
         if code == 0 and os.path.isdir(folder):
             free, wanted = shutil.disk_usage(folder).free, validators.size_bytes(self.given["min_free"])
