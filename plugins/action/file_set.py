@@ -146,19 +146,24 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         attempts = 0
         problem = ""
         controller = os.getppid()
-        while time.monotonic() < give_up:
-            attempts += 1
+
+        def ask(way: Any, arguments: list[str]) -> tuple[dict[str, Any] | None, str]:
+            # An answer can take long, so this is looked at before each question.
             if os.getppid() != controller:
                 # ansible was killed; this worker is what is left of it. Nobody would be told: let the host roll back.
                 os._exit(1)
+            return self._ask(way, arguments)
+
+        while time.monotonic() < give_up:
+            attempts += 1
             # What the new address does not answer any more after the time, the old one may.
             ways = [route.new] if time.monotonic() - started <= window else [route.new, route.old]
             for way in ways:
-                state, error = self._ask(way, ["await", name, identity, "2"])
+                state, error = ask(way, ["await", name, identity, "2"])
                 problem = error or problem
                 if state and state["phase"] == "waiting" and way is route.new:
                     # Only now is the change known to be in effect: the connection that confirms is opened after it.
-                    state, error = self._ask(way, ["confirm", name, state["nonce"]])
+                    state, error = ask(way, ["confirm", name, state["nonce"]])
                     problem = error or problem
                 if state and state["phase"] == "confirmed":
                     result["guard"] = {
@@ -169,7 +174,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     return
                 if state and state["phase"] in ("rolled_back", "none"):
                     self._taken_back(result, state, problem)
-                    self._ask(way, ["seen", name, identity])
+                    ask(way, ["seen", name, identity])
                     return
             time.sleep(0.3)
         result.update(

@@ -47,7 +47,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         args = dict(self._task.args)
         if args.get("_context"):
             raise AnsibleActionFail("_context is internal to workspace_image.")
-        context = {"Dockerfile": str(args.pop("dockerfile", ""))}
+        context = {"Dockerfile": str(args.get("dockerfile", ""))}
         context.update(self._folder(str(args.pop("files", "") or "")))
         authorities = str(args.pop("extra_ca", "") or "")
         if authorities:

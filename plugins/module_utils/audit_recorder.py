@@ -1,5 +1,6 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+# pylint: disable=ansible-bad-function  # is also a program of the host, which prints and exits
 """Follows sshd's journal and the packet filter's log, and appends the bastion's audit records to a file.
 
 Role bastion installs it as devnode-audit-recorder, with audit_join.py beside it; the unit is devnode-audit.service.

@@ -1,5 +1,6 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+# pylint: disable=ansible-bad-function  # is also a program of the host, which prints and exits
 """Who came to this bastion, from where, with which key, went where, when, and for how long.
 
 Role bastion installs it as the command devnode-audit. It reads what devnode-audit.service wrote (audit_recorder.py):

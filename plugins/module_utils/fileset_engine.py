@@ -1,5 +1,6 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+# pylint: disable=ansible-bad-function  # is also a program of the host, which prints and exits
 """Put a set of files on this host, or put the old set back.
 
 The one engine behind ``file_set``: the module imports it, and for the guard the same text is installed on

@@ -1,5 +1,6 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+# pylint: disable=ansible-bad-function  # is also a program of the host, which prints and exits
 """Cuts GPUs into the MIG devices that are declared, with nvidia-smi. Also a program of its own, installed on the host.
 
     mig-layout [--check] [FILE]

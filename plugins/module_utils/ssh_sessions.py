@@ -1,5 +1,6 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+# pylint: disable=ansible-bad-function  # is also a program of the host, which prints and exits
 """Ends ssh sessions that the keys which are in place now would not give any more, and no others.
 
 sshd decides at the login, and never again: who loses a key or a target would keep what their open connections have.

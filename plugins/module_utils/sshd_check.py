@@ -1,5 +1,6 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+# pylint: disable=ansible-bad-function  # is also a program of the host, which prints and exits
 """Does this host's sshd do what one of its configuration files asks for?
 
 sshd takes the first value that it finds for a keyword, so another file, a line above the Include, a Match block

@@ -170,6 +170,10 @@ ARGUMENTS: Dict[str, Any] = {
     "_locked": {"type": "dict", "default": {}},
     "others": {"type": "list", "elements": "str", "default": []},
     "_context": {"type": "str"},
+    # These three are the action's; it makes the context of them.
+    "dockerfile": {"type": "str", "required": True},
+    "files": {"type": "str", "default": ""},
+    "extra_ca": {"type": "str", "default": ""},
 }
 
 

@@ -108,10 +108,10 @@ import socket
 with socket.socket(socket.AF_UNIX) as bus:
     bus.settimeout(5)
     bus.connect("/root/kit/bus")
-    bus.sendall(b"\\0AUTH\\r\\n")
     try:
+        bus.sendall(b"\\0AUTH\\r\\n")
         print("answer", bus.recv(100))
-    except ConnectionResetError:
+    except (ConnectionResetError, BrokenPipeError):
         print("answer", b"")
 END
         ssh -F /root/kit/config -S /root/kit/local -O exit bastion-ada
@@ -233,7 +233,7 @@ def read_so_far(name):
 def test_many_keys_in_an_agent_are_no_attack(name):
     wrong = [word for number in (1, 2, 3, 4) for word in ("-i", f"/root/kit/wrong{number}")]
     for _ in range(3):
-        assert ssh(*wrong, "-W", f"{address('target')}:22", f"{name}-ada")[1].startswith("SSH-2.0")
+        assert "SSH-2.0" in ssh(*wrong, "-W", f"{address('target')}:22", f"{name}-ada")[1]  # below the banner
     # fail2ban has read all of it when it has seen what comes behind it.
     client = address("client")
     root("client", f"ip address replace {STRANGER}/32 dev eth0")
