@@ -53,8 +53,8 @@ def on_node(command: str) -> float:
 def workspaces(count: int, **more: Any) -> list[dict[str, Any]]:
     """That many small ones."""
     key = (EPHEMERAL / "people" / "ada.pub").read_text().strip()
-    shared: dict[str, Any] = {"bind_address": "{{ address }}", "owner": {"name": "ada", "uid": 2001}, "keys": {"ada": [key]}}
-    shared |= {"shm_size": "64m", "jupyter": False, **more}
+    person = {"owner": {"name": "ada", "uid": 2001}, "keys": {"ada": [key]}}
+    shared = {**person, "bind_address": "{{ address }}", "shm_size": "64m", "jupyter": False, **more}
     return [{"name": f"bench-{i}", "port": 2300 + i, **shared} for i in range(count)]
 
 

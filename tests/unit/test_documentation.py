@@ -23,7 +23,9 @@ def test_every_block_says_whether_it_is_run(page: Path) -> None:
 def test_what_is_said_to_be_run_is_run(page: Path) -> None:
     code = "\n".join(source.read_text() for source in SOURCES if source.name != Path(__file__).name)
     for block in blocks(page):
-        if block.marker in ("run", "values"):
+        if block.what.endswith(".py"):
+            assert page.name in (ROOT / block.what).read_text(), f"{block.place}: {block.what} does not read this page"
+        elif block.marker in ("run", "values"):
             assert f'"{block.what}"' in code, f"{block.place}: no test runs {block.what}"
 
 
