@@ -71,7 +71,6 @@ RSA_MIN_BITS = 3072
 SINCE: dict[str, Version] = {
     "KbdInteractiveAuthentication": (8, 7),
     "PubkeyAcceptedAlgorithms": (8, 5),
-    "PerSourceMaxStartups": (8, 5),
     "ChannelTimeout": (9, 2),
     "RequiredRSASize": (9, 1),
     "UnusedConnectionTimeout": (9, 2),
@@ -235,7 +234,6 @@ def sections(wishes: Wishes, facts: Facts) -> list[Section]:
             "Limits: wide enough for a team behind one address, with many windows each.",
             lines(
                 ("MaxStartups", wishes.max_startups),
-                ("PerSourceMaxStartups", "none"),
                 ("MaxSessions", wishes.max_sessions),
                 ("MaxAuthTries", wishes.max_auth_tries),
                 ("LoginGraceTime", wishes.login_grace_time),
