@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Any, BinaryIO, Optional
 
 try:
     from audit_join import Entry, Joiner, parse_flow  # type: ignore[import-not-found]  # as installed
@@ -62,18 +62,20 @@ class FlowFile:
         except OSError:
             return False
 
-    def _lines(self) -> Iterator[bytes]:
-        assert self._handle is not None
-        data = self._rest + self._handle.read()
+    def _lines(self, handle: BinaryIO) -> Iterator[bytes]:
+        data = self._rest + handle.read()
         *lines, self._rest = data.split(b"\n")
-        self.offset = self._handle.tell() - len(self._rest)
+        self.offset = handle.tell() - len(self._rest)
         yield from lines
 
     def read(self) -> Iterator[dict[str, Any]]:
         """The objects that have come since."""
-        while self._handle or self._open():
+        while True:
+            handle = self._handle if self._handle or self._open() else None
+            if handle is None:
+                return
             rotated = self._rotated()
-            for line in self._lines():
+            for line in self._lines(handle):
                 try:
                     found = json.loads(line)
                 except ValueError:
@@ -82,8 +84,7 @@ class FlowFile:
                     yield found
             if not rotated:
                 return
-            assert self._handle is not None
-            self._handle.close()
+            handle.close()
             self._handle, self._rest, self.inode, self.offset = None, b"", 0, 0
 
 

@@ -111,7 +111,6 @@ class Engine:
                 found[image] = out.strip()
         return found
 
-
     def doing(self, container: Container, logins: Mapping[int, str]) -> List[str]:
         """What people run in a container, in words."""
         if not container.running:

@@ -76,7 +76,7 @@ attributes:
     description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
     support: none
 author:
-  - The devnode.gpu authors
+  - The devnode.gpu authors (@devnode)
 """
 
 EXAMPLES = r"""

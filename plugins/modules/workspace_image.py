@@ -167,7 +167,7 @@ ARGUMENTS: Dict[str, Any] = {
     "sbom_command": {"type": "list", "elements": "str", "default": []},
     "sbom_dir": {"type": "path", "default": "/var/lib/devnode/sbom"},
     "save": {"type": "path", "default": ""},
-    "_locked": {"type": "dict", "default": {}},
+    "_locked": {"type": "dict"},
     "others": {"type": "list", "elements": "str", "default": []},
     "_context": {"type": "str"},
     # These three are the action's; it makes the context of them.
@@ -303,7 +303,7 @@ class Images:
         return digest
 
     def _compare(self, image: str) -> None:
-        digest, locked = self._note(image), self.given["_locked"].get(image, "")
+        digest, locked = self._note(image), (self.given["_locked"] or {}).get(image, "")
         if digest and locked and digest != locked:
             raise ImageError(
                 f"{image} is {digest} here, but {locked} in the lock file {self.given['lock_file']}, from when it was "
