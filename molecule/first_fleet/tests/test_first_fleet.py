@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 from doc_blocks import ROOT, to_run
-from scenario_hosts import FOLDER, Done, root, ssh
+from scenario_hosts import FOLDER, Done, ssh
 
 PAGE = ROOT / "docs" / "first-fleet.md"
 STEPS = to_run(PAGE, "first-fleet")
@@ -109,10 +109,14 @@ def _values() -> dict[str, str]:
     }
 
 
+def console(machine: str, command: str) -> str:
+    """At the machine itself: once the fleet is up, this machine reaches its nodes through the bastion only."""
+    argv = ["docker", "exec", f"{PREFIX}-{machine}", "sh", "-c", command]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
 def _fingerprint(machine: str) -> str:
-    """As the machine's console shows it."""
-    argv = ["docker", "exec", f"{PREFIX}-{machine}", "ssh-keygen", "-lf", "/etc/ssh/ssh_host_ed25519_key.pub"]
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()[1]
+    return console(machine, "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub").split()[1]
 
 
 def _mirrors(one: Adopter) -> None:
@@ -196,18 +200,18 @@ def test_meets_the_hosts_only_with_the_right_fingerprints(adopter: Adopter) -> N
 
 def test_sees_then_does(adopter: Adopter) -> None:
     check, _, real = STEPS[3].text.partition("\n")
-    theirs = root("gpu-01", "docker inspect -f '{{.State.Pid}} {{.State.StartedAt}}' theirs")
-    before = root("gpu-01", "cat /etc/docker/daemon.json; ls /etc/ssh/sshd_config.d /etc/nftables.d 2>&1 || true")
+    theirs = console("gpu-01", "docker inspect -f '{{.State.Pid}} {{.State.StartedAt}}' theirs")
+    before = console("gpu-01", "cat /etc/docker/daemon.json; ls /etc/ssh/sshd_config.d /etc/nftables.d 2>&1 || true")
     done = adopter.run(check)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr
     assert all(changes(done.stdout)[host] > 0 for host in ("bastion", "gpu-01"))
-    after = root("gpu-01", "cat /etc/docker/daemon.json; ls /etc/ssh/sshd_config.d /etc/nftables.d 2>&1 || true")
+    after = console("gpu-01", "cat /etc/docker/daemon.json; ls /etc/ssh/sshd_config.d /etc/nftables.d 2>&1 || true")
     assert after == before
 
     done = adopter.run(real)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr
     assert all(changes(done.stdout)[host] > 0 for host in ("bastion", "gpu-01"))
-    assert root("gpu-01", "docker inspect -f '{{.State.Pid}} {{.State.StartedAt}}' theirs") == theirs
+    assert console("gpu-01", "docker inspect -f '{{.State.Pid}} {{.State.StartedAt}}' theirs") == theirs
 
     done = adopter.run(real)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr
@@ -215,9 +219,9 @@ def test_sees_then_does(adopter: Adopter) -> None:
 
 
 def test_what_was_theirs_is_still_theirs(adopter: Adopter) -> None:
-    settings = json.loads(root("gpu-01", "cat /etc/docker/daemon.json"))
+    settings = json.loads(console("gpu-01", "cat /etc/docker/daemon.json"))
     assert (settings["max-concurrent-uploads"], settings["labels"], settings["live-restore"]) == (3, ["room=4"], True)
-    effective = root("gpu-01", "sshd -T").lower()
+    effective = console("gpu-01", "sshd -T").lower()
     assert "versionaddendum theirs" in effective
     assert "passwordauthentication no" in effective  # asked for by the policy, whatever else says
 
