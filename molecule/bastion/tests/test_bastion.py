@@ -264,6 +264,7 @@ def test_who_leaves_is_out_at_once(target):
     assert code != 0, text
     assert ssh("-W", f"{target}:22", "bastion-ada")[0] != 0
     left = root(
-        "bastion", "getent passwd ada grace || true; ls /etc/devnode/bastion/keys 2>/dev/null || true; pgrep -u 2001 || true"
+        "bastion",
+        "getent passwd ada grace || true; ls /etc/devnode/bastion/keys 2>/dev/null || true; pgrep -u 2001 || true",
     )
     assert left == "", left
