@@ -21,6 +21,7 @@ def go(bastion, times=1, person="ada"):
 
 def trail(bastion, *words):
     """What devnode-audit answers."""
+    # It ends with 1 when it finds nothing; callers look at what it found.
     out = root(bastion, f"devnode-audit --json {shlex.join(words)} || true")
     return [json.loads(line) for line in out.splitlines()]
 
@@ -37,10 +38,12 @@ def receiver(action, certificate="logs"):
             "target", f"systemd-run -q --collect --unit=receiver python3 /root/receiver.py /root/received {certificate}"
         )
     else:
+        # Starting it twice, or stopping what is stopped, is fine; the tests look at what arrives.
         root("target", f"systemctl {action} receiver || true")
 
 
 def received():
+    # Before the first record there is no file.
     return root("target", "cat /root/received 2>/dev/null || true")
 
 
@@ -64,6 +67,7 @@ def test_who_from_where_with_which_key_to_where_and_how_long(bastion):
 
 @pytest.mark.parametrize("bastion", BASTIONS)
 def test_what_was_refused_is_in_it(bastion):
+    # These are refused, and that is what the log has to show.
     root("client", f"ssh -F /root/kit/config -W 169.254.169.254:80 {bastion}-ada </dev/null 2>&1 || true")
     root("client", f"ssh -F /root/kit/config {bastion}-grace id </dev/null 2>&1 || true")
     # Past sshd, with the person's number: only the packet filter sees it.
