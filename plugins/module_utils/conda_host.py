@@ -11,6 +11,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -26,6 +27,9 @@ NOTES = Path("/var/lib/devnode/conda")
 # conda reads every *.json in conda-meta as a package record, so our files there have no such ending.
 MARKER = "conda-meta/devnode-install"
 ENVIRONMENT_STATE = "conda-meta/devnode-environment"
+# Stands in the environment of every process that works on a prefix for us, so that the next run knows its leftovers.
+WORKS_ON = "DEVNODE_CONDA_PREFIX"
+LEFTOVERS_END = 30  # seconds for killed processes to go; a process that waits for a disk or for NFS is late
 
 
 class HostError(Exception):
@@ -38,7 +42,10 @@ def notes(prefix: Path, suffix: str) -> Path:
 
 @contextlib.contextmanager
 def locked(prefix: Path, timeout: int) -> Iterator[None]:
-    """One run at a time may change a prefix. The kernel releases the lock when a run dies."""
+    """One run at a time may change a prefix. The kernel releases the lock when a run dies.
+
+    What a dead run had started may still be writing: nobody waits for its result, so it is ended first.
+    """
     deadline = time.monotonic() + timeout
     while True:
         NOTES.mkdir(parents=True, exist_ok=True, mode=0o755)
@@ -49,8 +56,39 @@ def locked(prefix: Path, timeout: int) -> Iterator[None]:
         with file:
             _wait_for(file, prefix, timeout, deadline)
             if _is_at(file, notes(prefix, ".lock")):  # a removal takes the file away too
-                yield
+                end_leftovers(prefix)
+                os.environ[WORKS_ON] = str(prefix)
+                try:
+                    yield
+                finally:
+                    del os.environ[WORKS_ON]
                 return
+
+
+def end_leftovers(prefix: Path) -> None:
+    """End the processes, of this run or of a dead one, that work on a prefix. Only while its lock is held."""
+    deadline = time.monotonic() + LEFTOVERS_END
+    while pids := _working_on(prefix):
+        if time.monotonic() > deadline:
+            raise HostError(
+                f"{prefix}: what an interrupted run had started is still working on it, and does not end: "
+                f"{', '.join(map(str, pids))}. Look at it with ps -fp; it may be waiting for a disk."
+            )
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _working_on(prefix: Path) -> list[int]:
+    mark = f"{WORKS_ON}={prefix}".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        # Gone in between, or not ours to read: the processes of a person, seen by another.
+        with contextlib.suppress(OSError):
+            if int(entry.name) != os.getpid() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
 
 
 def _wait_for(file: TextIO, prefix: Path, timeout: int, deadline: float) -> None:
@@ -152,6 +190,8 @@ def run(argv: list[str], timeout: int, extra: dict[str, str] | None = None) -> R
             check=False,
         )
     except subprocess.TimeoutExpired:
+        if working_on := os.environ.get(WORKS_ON):  # only the command itself was ended, not what it had started
+            end_leftovers(Path(working_on))
         return Ran(124, "", f"{argv[0]} did not end within {timeout} s and was stopped.")
     except OSError as error:
         return Ran(127, "", f"{argv[0]}: {error.strerror}")
