@@ -11,7 +11,7 @@ export PATH := $(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help venv demo demo-down test test-full lint sanity unit molecule bench lock clean
+.PHONY: help venv demo demo-down test test-full lint sanity unit molecule bench docs lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ molecule: venv  ## One scenario: make molecule SCENARIO=ssh_server
 
 bench: venv  ## How fast ssh is with our configuration, and how fast that is made (PARTS="render latency copy heal")
 	@$(BIN)/python -m bench.run $(PARTS)
+
+docs: venv  ## Write the generated parts of the documentation again (each role's variables)
+	@$(BIN)/python tests/role_docs.py
 
 lock: venv  ## Resolve .config/requirements.in again, with hashes
 	@$(PYTHON) -m venv --clear .cache/lock && .cache/lock/bin/pip install --quiet pip-tools==7.6.2
