@@ -11,7 +11,7 @@ export PATH := $(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help venv demo demo-down test test-full lint sanity unit molecule bench docs lock clean
+.PHONY: help venv demo demo-down test test-full lint sanity unit molecule bench docs site changelog lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,12 @@ bench: venv  ## How fast ssh is with our configuration, and how fast that is mad
 
 docs: venv  ## Write the generated parts of the documentation again (each role's variables)
 	@$(BIN)/python tests/role_docs.py
+
+site: venv  ## The documentation as a small site, in .cache/site/html
+	@$(BIN)/python tests/docs_site.py
+
+changelog: venv  ## Move changelogs/fragments into CHANGELOG.md, for the version in galaxy.yml
+	@$(BIN)/antsibull-changelog release --update-existing
 
 lock: venv  ## Resolve .config/requirements.in again, with hashes
 	@$(PYTHON) -m venv --clear .cache/lock && .cache/lock/bin/pip install --quiet pip-tools==7.6.2

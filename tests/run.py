@@ -60,13 +60,17 @@ def lint_steps() -> list[Step]:
         Step("ruff", ("ruff", "check", "plugins", "tests", "molecule", "bench")),
         # By this path mypy gives the modules the names that they have when Ansible imports them.
         Step("mypy", ("mypy", PLUGINS)),
-        Step("mypy-tests", ("mypy", "tests/run.py", "tests/role_docs.py", "tests/lab", "bench")),
+        Step("mypy-tests", ("mypy", "tests/run.py", "tests/role_docs.py", "tests/docs_site.py", "tests/lab", "bench")),
         Step("ansible-lint", ("ansible-lint", "-c", ".config/ansible-lint.yml", "--offline")),
         Step("github", ("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *GITHUB)),
         Step(
             "gitlab",
             ("check-jsonschema", "--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci", GITLAB),
         ),
+        Step("reuse", ("reuse", "lint", "--quiet")),
+        Step("changelog", ("antsibull-changelog", "lint")),
+        Step("plugin-docs", ("antsibull-docs", "lint-collection-docs", "--plugin-docs", ".")),
+        Step("site", (sys.executable, "tests/docs_site.py")),
         Step("syntax", ("ansible-playbook", "--syntax-check", "-i", "inventory/example", "site.yml")),
         Step("inventory", ("ansible-inventory", "-i", "inventory/example", "--list")),
     ]
