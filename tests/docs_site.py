@@ -90,10 +90,11 @@ def main() -> int:
     reference = "collection --use-current --squash-hierarchy --fail-on-error --output-format simplified-rst --dest-dir"
     sphinx = "-W --keep-going -q -j auto -b html"
     env = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "PATH": f"{bin_}:{os.environ['PATH']}"}
-    for argv in (
-        (bin_ / "antsibull-docs", *reference.split(), source / "reference", "devnode.gpu"),
-        (bin_ / "sphinx-build", *sphinx.split(), source, PLACE / "html"),
-    ):
+    commands: list[list[str | Path]] = [
+        [bin_ / "antsibull-docs", *reference.split(), source / "reference", "devnode.gpu"],
+        [bin_ / "sphinx-build", *sphinx.split(), source, PLACE / "html"],
+    ]
+    for argv in commands:
         status = subprocess.run(argv, cwd=ROOT, env=env, check=False).returncode
         if status:
             return status
