@@ -15,11 +15,7 @@ sys.path[:0] = [str(ROOT / ".collections"), str(ROOT / "tests" / "unit")]
 
 import client_samples as samples  # noqa: E402
 from ansible_collections.devnode.gpu.plugins.module_utils.client_render import config  # noqa: E402
-
-
-def run_as(host: Any, person: str, command: str) -> Any:
-    """A command in a person's own shell."""
-    return host.run("su - %s -c %s", person, command)
+from scc import accepted, run_as  # noqa: E402
 
 
 def options(host: Any, person: str, alias: str) -> samples.Effective:
@@ -82,7 +78,7 @@ def test_every_golden_file_means_here_what_it_says(host: Any, name: str) -> None
     if "mlkem" in config(view) and not host.run("ssh -V").stderr.startswith("OpenSSH_10"):
         pytest.skip("this ssh knows no ML-KEM, and the view was declared for one that does")
     golden = (ROOT / "tests/unit/golden/client" / name / "config").read_text()
-    aliases = [alias for entry in view.jumps + view.hosts for alias in entry.aliases]
+    aliases = [alias for entry in view.jumps + view.hosts for alias in entry.names]
     script = "umask 077; cat >/root/golden; " + "; ".join(f"echo == {a}; ssh -G -F /root/golden {a}" for a in aliases)
     done = host.run("printf %%s %s | sh -c %s", golden, script)
     assert done.rc == 0, done.stderr
@@ -114,13 +110,6 @@ def test_a_login_through_the_bastion_and_a_shared_connection(host: Any) -> None:
     closed = run_as(host, "ada", "~/.ssh/devnode/devnode-ssh close nlp bastion").stdout
     assert "nlp: closed" in closed
     assert run_as(host, "ada", "~/.ssh/devnode/devnode-ssh").stdout == "no open connection\n"
-
-
-def accepted(host: Any) -> int:
-    """How often ada has logged in on this host."""
-    return int(
-        host.check_output("journalctl -q -t sshd -t sshd-session | grep -c 'Accepted publickey for ada' || true")
-    )
 
 
 def test_a_killed_master_and_its_socket_heal_by_themselves(host: Any) -> None:

@@ -84,6 +84,8 @@ def test_everything_is_taken_away(hosts: list[Any]) -> None:
             "config",
             "id_ed25519",
             "id_ed25519.pub",
+            "id_ed25519_bastion",
+            "id_ed25519_corpus",
         ]
         # linus had no ~/.ssh at all.
         assert not host.file("/home/linus/.ssh").exists
