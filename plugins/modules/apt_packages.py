@@ -250,9 +250,24 @@ class Task:
             options = ["--no-remove", "--allow-downgrades", "--allow-change-held-packages"]
             options += ["--option", "Dpkg::Options::=--force-confdef", "--option", "Dpkg::Options::=--force-confold"]
             options += [] if self.params["recommends"] else ["--no-install-recommends"]
-            with self._services():
+            with self._services(), self._parts_free():
                 self._command([*APT_GET, "install", *options, *arguments], f"Installing {' '.join(arguments)}")
         return versions
+
+    @contextlib.contextmanager
+    def _parts_free(self) -> Iterator[None]:
+        """apt moves a held package only when it is named, and the parts come as dependencies."""
+        patterns = [ap.Wanted(pattern) for pattern in self.params["hold_parts"]]
+        held = sorted(name for name, one in self._status(patterns).items() if one.held) if patterns else []
+        if not held:
+            yield
+            return
+        self._command(["apt-mark", "unhold", *held])
+        try:
+            yield
+        finally:
+            # Also what the installation left alone: it may be somebody else's hold.
+            self._command(["apt-mark", "hold", *sorted(set(held) & set(self._status(patterns)))])
 
     def _known(self, todo: List[ap.Wanted]) -> Dict[str, List[str]]:
         known = self._madison(todo)

@@ -142,7 +142,8 @@ class Task:
             judged = driver_plan.Judgement()
         if self.params["waits"]:
             judged.pending.append(self.params["waits"])
-        if found["driver"]["loaded"] and not judged.errors:
+        # Before a restart that is needed, services of the new version do not work with the old module.
+        if found["driver"]["loaded"] and not judged.errors and not judged.restart_for:
             judged.errors += self._services(found)
         if not coming:
             self._note(found, judged)

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Build the STAND-IN for NVIDIA's package repository: a small signed apt repository, made on the spot.
+"""Build the STAND-IN for NVIDIA's package repositories: small signed apt repositories, made on the spot.
 
     python tests/lab/nvidia/build.py OUT
 
 makes in OUT:
     stable/deb/<arch>/    the four packages of the NVIDIA Container Toolkit, at the versions below, with a signed index
+    cuda/repos/<system>/<arch>/   the driver's packages (driver_packages.py), with a signed index and the key
     gpgkey                the public key, armored; made for this build and thrown away with it
-    facts.json            repository, key, fingerprint and versions, as inputs of role nvidia_container_toolkit
+    facts.json            repositories, key, fingerprint and versions, as inputs of the roles
 
 What is real: the packages' format, names, versions and dependencies on each other; the repository's layout and its
 signature. What is not: what is in the packages (payload/, each file says so itself). Needs gpg. The result is kept as
@@ -18,22 +19,23 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
-import io
 import json
-import lzma
 import shutil
 import subprocess
-import tarfile
+import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent.parent))  # run as a program, from wherever
+
+from lab.nvidia import driver_packages  # noqa: E402
+from lab.nvidia.debs import Package  # noqa: E402
+
 VERSIONS = ("1.18.2-1", "1.19.1-1", "1.20.0-1")
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 USER_ID = "devnode.gpu lab, stand-in for NVIDIA's repository"
-EPOCH = 1_780_000_000
-MAINTAINER = "devnode.gpu lab <lab@example.invalid>"
 
 BASE_POSTINST = """#!/bin/sh
 set -e
@@ -55,97 +57,48 @@ fi
 """
 
 
-@dataclass(frozen=True)
-class Package:
-    name: str
-    depends: str
-    files: dict[str, tuple[str, int]]  # path on the host: (payload, mode)
-    scripts: dict[str, str]
-
-    def deb(self, version: str, arch: str) -> bytes:
-        control = (
-            f"Package: {self.name}\nVersion: {version}\nArchitecture: {arch}\nMaintainer: {MAINTAINER}\n"
-            f"Section: utils\nPriority: optional\n"
-            + (f"Depends: {self.depends.replace('@', version)}\n" if self.depends else "")
-            + f"Description: STAND-IN for {self.name}, from devnode.gpu's lab\n Not NVIDIA's package.\n"
-        )
-        meta = {"./control": (control.encode(), 0o644)}
-        meta |= {f"./{name}": (text.encode(), 0o755) for name, text in self.scripts.items()}
-        data = {
-            f".{path}": ((HERE / "payload" / source).read_bytes().replace(b"@VERSION@", version[:-2].encode()), mode)
-            for path, (source, mode) in self.files.items()
-        }
-        members = [
-            ("debian-binary", b"2.0\n"),
-            ("control.tar.xz", _tar(meta)),
-            ("data.tar.xz", _tar(data)),
-        ]
-        return b"!<arch>\n" + b"".join(_ar_member(name, content) for name, content in members)
+def _payload(name: str) -> bytes:
+    return (HERE / "payload" / name).read_bytes()
 
 
-PACKAGES = (
-    Package(
-        "nvidia-container-toolkit-base",
-        "",
-        {
-            "/usr/bin/nvidia-ctk": ("nvidia-ctk", 0o755),
-            "/usr/bin/nvidia-cdi-hook": ("nvidia-cdi-hook", 0o755),
-            "/usr/bin/nvidia-container-runtime": ("nvidia-container-runtime", 0o755),
-            "/usr/lib/systemd/system/nvidia-cdi-refresh.service": ("nvidia-cdi-refresh.service", 0o644),
-            "/usr/lib/systemd/system/nvidia-cdi-refresh.path": ("nvidia-cdi-refresh.path", 0o644),
-        },
-        {"postinst": BASE_POSTINST, "prerm": BASE_PRERM},
-    ),
-    Package(
-        "nvidia-container-toolkit",
-        "nvidia-container-toolkit-base (= @), libnvidia-container-tools (= @)",
-        {"/usr/bin/nvidia-container-runtime-hook": ("nvidia-cdi-hook", 0o755)},
-        {},
-    ),
-    Package(
-        "libnvidia-container-tools",
-        "libnvidia-container1 (= @)",
-        {"/usr/bin/nvidia-container-cli": ("nvidia-container-cli", 0o755)},
-        {},
-    ),
-    Package("libnvidia-container1", "", {}, {}),
-)
+def _toolkit(version: str) -> list[Package]:
+    plain = version.split("-")[0].encode()
+
+    def file(name: str, mode: int = 0o755) -> tuple[bytes, int]:
+        return _payload(name).replace(b"@VERSION@", plain), mode
+
+    units = "/usr/lib/systemd/system/nvidia-cdi-refresh"
+    base, tools, library = "nvidia-container-toolkit-base", "libnvidia-container-tools", "libnvidia-container1"
+    return [
+        Package(
+            base,
+            version,
+            files={
+                "/usr/bin/nvidia-ctk": file("nvidia-ctk"),
+                "/usr/bin/nvidia-cdi-hook": file("nvidia-cdi-hook"),
+                "/usr/bin/nvidia-container-runtime": file("nvidia-container-runtime"),
+                f"{units}.service": file("nvidia-cdi-refresh.service", 0o644),
+                f"{units}.path": file("nvidia-cdi-refresh.path", 0o644),
+            },
+            scripts={"postinst": BASE_POSTINST, "prerm": BASE_PRERM},
+        ),
+        Package(
+            "nvidia-container-toolkit",
+            version,
+            depends=f"{base} (= {version}), {tools} (= {version})",
+            files={"/usr/bin/nvidia-container-runtime-hook": file("nvidia-cdi-hook")},
+        ),
+        Package(
+            tools,
+            version,
+            depends=f"{library} (= {version})",
+            files={"/usr/bin/nvidia-container-cli": file("nvidia-container-cli")},
+        ),
+        Package(library, version),
+    ]
 
 
-def _tar(files: dict[str, tuple[bytes, int]]) -> bytes:
-    raw = io.BytesIO()
-    with tarfile.open(fileobj=raw, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        folders = {str(parent) for path in files for parent in Path(path).parents if str(parent) != "."}
-        for name in sorted(folders):
-            info = tarfile.TarInfo(f"./{name}")
-            info.type, info.mode, info.mtime = tarfile.DIRTYPE, 0o755, EPOCH
-            archive.addfile(info)
-        for name, (content, mode) in files.items():
-            info = tarfile.TarInfo(name)
-            info.size, info.mode, info.mtime = len(content), mode, EPOCH
-            archive.addfile(info, io.BytesIO(content))
-    return lzma.compress(raw.getvalue(), preset=1)
-
-
-def _ar_member(name: str, content: bytes) -> bytes:
-    header = f"{name:<16}{EPOCH:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n"
-    return header.encode() + content + b"\n" * (len(content) % 2)
-
-
-def _index(folder: Path, arch: str) -> str:
-    stanzas = []
-    for version in VERSIONS:
-        for package in PACKAGES:
-            deb = package.deb(version, arch)
-            file = f"{package.name}_{version}_{arch}.deb"
-            (folder / file).write_bytes(deb)
-            stanzas.append(
-                f"Package: {package.name}\nVersion: {version}\nArchitecture: {arch}\nMaintainer: {MAINTAINER}\n"
-                + (f"Depends: {package.depends.replace('@', version)}\n" if package.depends else "")
-                + f"Filename: ./{file}\nSize: {len(deb)}\nSHA256: {hashlib.sha256(deb).hexdigest()}\n"
-                f"Description: STAND-IN for {package.name}\n"
-            )
-    return "\n".join(stanzas)
+PACKAGES = [package for version in VERSIONS for package in _toolkit(version)]
 
 
 def _release(index: dict[str, bytes], arch: str) -> str:
@@ -183,9 +136,21 @@ class Signer:
         shutil.rmtree(self.home, ignore_errors=True)
 
 
+def _repository(folder: Path, arch: str, packages: Sequence[Package], signer: Signer) -> None:
+    folder.mkdir(parents=True)
+    listing = "\n".join(package.put(folder, arch) for package in packages).encode()
+    index = {"Packages": listing, "Packages.gz": gzip.compress(listing, mtime=0)}
+    for name, data in index.items():
+        (folder / name).write_bytes(data)
+    release = _release(index, arch)
+    (folder / "Release").write_text(release)
+    (folder / "InRelease").write_bytes(signer.clear_sign(release))
+    (folder / "Release.gpg").write_bytes(signer.detach_sign(release))
+
+
 def inputs_hash() -> str:
     digest = hashlib.sha256()
-    for path in sorted([Path(__file__).resolve(), *(HERE / "payload").iterdir()]):
+    for path in sorted([*HERE.glob("*.py"), HERE / "host.sh", *(HERE / "payload").iterdir()]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -202,20 +167,17 @@ def build(out: Path) -> None:
     try:
         # Hosts of both architectures are served, whichever machine builds.
         for arch in ARCHITECTURES.values():
-            folder = out / "stable" / "deb" / arch
-            folder.mkdir(parents=True)
-            packages = _index(folder, arch).encode()
-            index = {"Packages": packages, "Packages.gz": gzip.compress(packages, mtime=0)}
-            for name, data in index.items():
-                (folder / name).write_bytes(data)
-            release = _release(index, arch)
-            (folder / "Release").write_text(release)
-            (folder / "InRelease").write_bytes(signer.clear_sign(release))
-            (folder / "Release.gpg").write_bytes(signer.detach_sign(release))
+            _repository(out / "stable" / "deb" / arch, arch, PACKAGES, signer)
+        for system, key in driver_packages.SYSTEMS.items():
+            for machine, arch in ARCHITECTURES.items():
+                folder = out / "cuda" / "repos" / system / driver_packages.MACHINES[machine]
+                _repository(folder, arch, driver_packages.packages(machine, HERE / "host.sh"), signer)
+                (folder / key).write_bytes(signer.public_key())
         (out / "gpgkey").write_bytes(signer.public_key())
         facts = {
             "inputs": wanted,
             "repository": "stable/deb/$(ARCH)",
+            "cuda_repository": "cuda/repos",
             "key": "gpgkey",
             "fingerprint": signer.fingerprint,
             "versions": [version.split("-")[0] for version in VERSIONS],

@@ -3,21 +3,29 @@
 #
 #   docker exec -i -e GPUS=2 HOST sh -s < host.sh
 #
+# DRIVER=570.195.03 takes another driver; BARE=1 none at all: GPUs that wait for a driver (the stand-in's packages bring one).
+#
 # What it lays down is what a host with a driver has, as far as a container toolkit looks at it:
 #   /dev/nvidia0 …, /dev/nvidiactl, /dev/nvidia-uvm   a harmless character device of the kernel under those names: it can
 #                                       be opened, and only where the device cgroup allows it (not one of the engine's defaults)
 #   /usr/bin/nvidia-smi                 prints what a recorded machine's said, for the device nodes that are there
 #   libcuda.so.1, libnvidia-ml.so.1     text files with the right names
 #   /lib/modules/$(uname -r)/modules.dep    names nvidia.ko, which NVIDIA's refresh unit looks for
-# /proc/driver/nvidia is missing: nobody can make that in a container. The real thing replaces this by not running it.
+#   /proc/driver/nvidia/version        what a module of that version says there, in a tmpfs over /proc/driver
+#   /usr/local/sbin/modprobe           "loads" the module that is installed, when asked for nvidia
+# A module stays loaded until the host restarts, as a real one does: with another driver installed, nvidia-smi then says that
+# they do not match. The real thing replaces all this by not running it.
 # GPU processes: one line "pid, name" each in /etc/devnode-lab-gpu/processes. Number of GPUs: /etc/devnode-lab-gpu/count.
 set -eu
-driver=580.95.05
+driver=${DRIVER:-580.95.05}
 libs=/usr/lib/$(uname -m)-linux-gnu
 
 mkdir -p /etc/devnode-lab-gpu /usr/local/libexec "$libs"
 printf '%s\n' "${GPUS:-2}" >/etc/devnode-lab-gpu/count
 
+if [ -z "${BARE:-}" ]; then
+mkdir -p /usr/lib/devnode-lab-gpu
+echo "$driver open" >/usr/lib/devnode-lab-gpu/module
 cat >/usr/bin/nvidia-smi <<'SMI'
 #!/bin/sh
 # STAND-IN for nvidia-smi: a recorded machine's output, for the device nodes that are there. As the real one, it numbers
@@ -52,6 +60,18 @@ for word; do
     *) echo "Invalid combination of input arguments. Please run 'nvidia-smi -h' for help." && exit 2 ;;
   esac
 done
+# On the host it needs the driver's module. (Containers have a /proc of their own, without the stand-in's.)
+if [ -d /etc/devnode-lab-gpu ]; then
+  if [ ! -e /proc/driver/nvidia/version ]; then
+    echo "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest NVIDIA driver is installed and running."
+    exit 9
+  fi
+  if ! grep -qF " $driver " /proc/driver/nvidia/version; then
+    echo "Failed to initialize NVML: Driver/library version mismatch"
+    echo "NVML library version: ${driver%.*}"
+    exit 18
+  fi
+fi
 if [ -z "$(seen)" ] || [ ! -e /dev/nvidiactl ]; then
   echo "No devices were found"
   exit 6
@@ -92,9 +112,10 @@ elif [ -n "$query" ]; then
     index=$((index + 1))
   done
 else
+  case $driver in 570.*) cuda=12.8 ;; 580.*) cuda=13.0 ;; *) cuda=13.1 ;; esac
   line='+-----------------------------------------------------------------------------------------+'
   echo "$line"
-  printf '| %-87s |\n' "NVIDIA-SMI $driver              Driver Version: $driver      CUDA Version: 13.0"
+  printf '| %-87s |\n' "NVIDIA-SMI $driver              Driver Version: $driver      CUDA Version: $cuda"
   echo "$line"
   index=0
   for n in $(seen); do
@@ -112,11 +133,26 @@ for name in libcuda libnvidia-ml; do
   echo "STAND-IN for $name of driver $driver" >"$libs/$name.so.$driver"
   ln -sf "$name.so.$driver" "$libs/$name.so.1"
 done
+fi
 
 cat >/usr/local/libexec/devnode-lab-gpu <<'UP'
 #!/bin/sh
-# STAND-IN for a driver that loads: device nodes, and a module list that names it.
+# STAND-IN for a driver that loads: what its module says in /proc, device nodes, and a module list that names it.
 set -eu
+if [ ! -e /usr/lib/devnode-lab-gpu/module ]; then
+  echo "modprobe: FATAL: Module nvidia not found in directory /lib/modules/$(uname -r)" >&2
+  exit 1
+fi
+if [ ! -e /proc/driver/nvidia/version ]; then
+  read -r version flavour </usr/lib/devnode-lab-gpu/module
+  case $flavour in
+    open) what="UNIX Open Kernel Module for $(uname -m)" ;;
+    *) what="UNIX $(uname -m) Kernel Module" ;;
+  esac
+  mount -t tmpfs -o mode=0555 devnode-lab-gpu /proc/driver
+  mkdir -p /proc/driver/nvidia
+  echo "NVRM version: NVIDIA $what  $version  Release Build  (STAND-IN)" >/proc/driver/nvidia/version
+fi
 number=$(awk '$2 == "fuse" { print $1 }' /proc/misc)
 set -- c "${number:+10}" "${number:-}"
 [ -n "$number" ] || set -- c 1 3
@@ -138,9 +174,19 @@ grep -qs nvidia.ko "$modules/modules.dep" || echo 'updates/dkms/nvidia.ko:' >>"$
 UP
 chmod 0755 /usr/local/libexec/devnode-lab-gpu
 
+cat >/usr/local/sbin/modprobe <<'PROBE'
+#!/bin/sh
+# STAND-IN for modprobe where the module is nvidia; the host's own for all others.
+for word; do :; done
+[ "${word:-}" != nvidia ] || exec /usr/local/libexec/devnode-lab-gpu
+exec /usr/sbin/modprobe "$@"
+PROBE
+chmod 0755 /usr/local/sbin/modprobe
+
 cat >/etc/systemd/system/devnode-lab-gpu.service <<'UNIT'
 [Unit]
 Description=STAND-IN for the NVIDIA driver: device nodes
+ConditionPathExists=/usr/lib/devnode-lab-gpu/module
 DefaultDependencies=no
 After=systemd-tmpfiles-setup-dev.service
 Before=sysinit.target
@@ -156,4 +202,4 @@ UNIT
 systemctl daemon-reload
 systemctl enable --quiet devnode-lab-gpu.service
 systemctl restart devnode-lab-gpu.service
-nvidia-smi -L || [ "${GPUS:-2}" = 0 ]
+[ -n "${BARE:-}" ] || nvidia-smi -L || [ "${GPUS:-2}" = 0 ]
