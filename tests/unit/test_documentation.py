@@ -39,3 +39,14 @@ def test_blocks_are_found_with_their_markers() -> None:
     page = ROOT / "docs" / "first-fleet.md"
     assert {block.marker for block in blocks(page)} == {"run", "values", "not run"}
     assert to_run(page, "first-fleet")[0].text.startswith("ansible-galaxy collection install")
+
+
+def test_what_troubleshooting_quotes_is_what_a_run_says() -> None:
+    """Texts of our own code, letter for letter; literals that the code breaks over lines are joined."""
+    page = (ROOT / "docs/troubleshooting.md").read_text()
+    rows = page.partition("## What a run says\n")[2].partition("\n## ")[0].splitlines()[4:]
+    quoted = [phrase for row in rows if row.startswith("|") for phrase in re.findall("`([^`]+)`", row.split("|")[1])]
+    assert len(quoted) > 8
+    code = "".join(path.read_text() for top in ("plugins", "roles") for path in (ROOT / top).rglob("*.py"))
+    code = re.sub(r'"\s*f?"', "", code)
+    assert not [phrase for phrase in quoted if phrase not in code]

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The China profile: every source of every role, as it is with docs/mirrors/china.yml."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+from ansible_collections.devnode.gpu.plugins.module_utils import conda_settings
+from unit.playbook import ROOT, inventory, play
+
+PROFILE = yaml.safe_load((ROOT / "docs/mirrors/china.yml").read_text())
+ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
+# What the profile leaves where it is, and why.
+STAYS = {
+    "nvidia_driver_repository": "no mirror of NVIDIA's driver repository is known; distro or preinstalled needs none",
+}
+URL = re.compile(r"https?://[^\s\"'|}\])]+")
+
+
+def defaults(role: str) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "roles" / role / "defaults/main.yml").read_text()) or {}
+
+
+def strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from strings(inner)
+
+
+def test_every_variable_of_the_profile_is_one() -> None:
+    known = {name for role in ROLES for name in defaults(role)}
+    assert set(PROFILE) <= known
+
+
+def test_no_check_is_weakened() -> None:
+    weaker = re.compile("fingerprint|sha256|checksum|terms|tls|verify|insecure")
+    assert not [name for name in PROFILE if weaker.search(name)]
+
+
+def test_no_source_is_left_at_its_default() -> None:
+    """A role that gets another download has to say here where it comes from in China."""
+    for role in ROLES:
+        for name, value in {**defaults(role), **PROFILE}.items():
+            hosts = {urlsplit(url).hostname for text in strings(value) for url in URL.findall(text)}
+            abroad = {host for host in hosts if host and not host.endswith(".cn")}
+            assert not abroad or name in STAYS, f"{role}: {name} still comes from {abroad}"
+
+
+def test_no_source_stands_in_a_task_or_template() -> None:
+    """A URL there could not be replaced. Names of entries to take over, and units' documentation, fetch nothing."""
+    found = []
+    for pattern in ("tasks/*.yml", "handlers/*.yml", "templates/**/*.j2", "files/**/*"):
+        for path in ROOT.glob(f"roles/*/{pattern}"):
+            lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+            found += [f"{path}: {line}" for line in lines if _fetches(line)]
+    assert not found
+
+
+def _fetches(line: str) -> bool:
+    if line.strip().startswith(("replaces:", "Documentation=")):
+        return False
+    code = line.split("#")[0]
+    hosts = {urlsplit(url).hostname or "" for url in URL.findall(code)}
+    return any(re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", host) and not host.startswith("127.") for host in hosts)
+
+
+# Every source in the form in which a host uses it.
+EXPECTED = {
+    "docker": (
+        "https://mirrors.ustc.edu.cn/docker-ce/linux/debian",
+        "https://mirrors.ustc.edu.cn/docker-ce/linux/debian/gpg",
+    ),
+    "nvidia-container-toolkit": (
+        "https://mirrors.ustc.edu.cn/libnvidia-container/stable/deb/$(ARCH)",
+        "https://mirrors.ustc.edu.cn/libnvidia-container/gpgkey",
+    ),
+}
+
+
+def test_apt_sources_as_the_tasks_render_them(tmp_path) -> None:
+    """The very arguments of the tasks, taken out of the roles, rendered by Ansible."""
+    arguments = {}
+    for role in ("docker_engine", "nvidia_container_toolkit"):
+        for task in yaml.safe_load((ROOT / "roles" / role / "tasks/main.yml").read_text()):
+            if "devnode.gpu.apt_source" in task:
+                source = task["devnode.gpu.apt_source"]
+                arguments[source["name"]] = {key: source[key] for key in ("uris", "key", "key_url", "fingerprints")}
+    assert set(arguments) == set(EXPECTED)
+    book = [
+        {
+            "hosts": "gpu-01",
+            "gather_facts": False,
+            "vars": {
+                **defaults("docker_engine"),
+                **defaults("nvidia_container_toolkit"),
+                **PROFILE,
+                "ansible_facts": {"distribution": "Debian", "distribution_release": "trixie"},
+                "made": arguments,
+            },
+            "tasks": [
+                {
+                    "ansible.builtin.copy": {
+                        "content": "{{ made | to_json }}",
+                        "dest": f"{tmp_path}/made.json",
+                        "mode": "0644",
+                    }
+                }
+            ],
+        }
+    ]
+    inventory(tmp_path)
+    (tmp_path / "book.yml").write_text(yaml.safe_dump(book))
+    done = play(tmp_path, tmp_path / "book.yml")
+    assert done.returncode == 0, done.stdout
+    made = yaml.safe_load((tmp_path / "made.json").read_text())
+    assert {name: (one["uris"][0], one["key_url"]) for name, one in made.items()} == EXPECTED
+    assert made["docker"]["fingerprints"] == defaults("docker_engine")["docker_engine_repository_fingerprints"]
+    assert all(one["key"] == "" for one in made.values())
+
+
+def test_conda_and_pip() -> None:
+    role = yaml.safe_load((ROOT / "roles/miniconda/vars/main.yml").read_text())
+    values = {name.removeprefix("miniconda_"): value for name, value in {**defaults("miniconda"), **PROFILE}.items()}
+    values = {name: value for name, value in values.items() if name in conda_settings.Settings.__dataclass_fields__}
+    values |= {"checksums": role["__miniconda_checksums"], "mirrors": role["__miniconda_mirrors"]}
+    made = conda_settings.plan_of(conda_settings.Settings(**values))
+    assert made.errors == []
+    assert made.installer_url == "https://mirrors.tuna.tsinghua.edu.cn/anaconda/miniconda/{file}"
+    assert made.condarc["default_channels"] == ["https://mirrors.tuna.tsinghua.edu.cn/anaconda/cloud/conda-forge"]
+    assert made.condarc["custom_channels"] == {"conda-forge": "https://mirrors.tuna.tsinghua.edu.cn/anaconda/cloud"}
+    assert made.pip_index_url == "https://pypi.tuna.tsinghua.edu.cn/simple"
+    # Wheels of PyTorch have no mirror that is an index: docs/mirrors.md says to take conda-forge's builds.
+    assert "pytorch" not in role["__miniconda_mirrors"]["tuna"]
+
+
+def test_the_image() -> None:
+    text = (ROOT / "roles/pytorch_sshd/templates/Dockerfile.j2").read_text()
+    assert "--index-url '{{ pytorch_sshd_pip_index_url }}'" in text
+    assert PROFILE["pytorch_sshd_pip_index_url"] == "https://pypi.tuna.tsinghua.edu.cn/simple"
