@@ -13,7 +13,7 @@ from typing import Any
 
 EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
-PORTS = {"nlp": 2201, "vision": 2202}
+PORTS = {"nlp": 2201, "vision": 2202, "team": 2203}
 CONTAINER = f"{os.environ.get('DEVNODE_PREFIX', 'devnode')}-pytorch_sshd-debian13"
 NOTE = 'it\'s a "note" # with \\ and spaces'
 
@@ -52,15 +52,26 @@ def ok(workspace: str, person: str, command: str, *options: str) -> str:
     return done.stdout
 
 
-def converge(*words: str, check: bool = False, **extra: Any) -> tuple[int, str, int]:
+def converge(*words: str, check: bool = False, playbook: str = "converge", **extra: Any) -> tuple[int, str, int]:
     """The role again, with other values: return code, output, number of changes."""
-    argv = ["ansible-playbook", "--inventory", os.environ["MOLECULE_INVENTORY_FILE"], "--diff", *words]
-    argv += ["--check"] if check else []
-    argv += ["--extra-vars", json.dumps(extra), str(SCENARIO / "converge.yml")]
-    env = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_CALLBACK_FORMAT_PRETTY": "0"}
+    argv, env = _role(words, check, playbook, extra)
     done = subprocess.run(argv, capture_output=True, text=True, env=env)
     recap = re.search(r"changed=(\d+)", done.stdout)
     return done.returncode, done.stdout + done.stderr, int(recap[1]) if recap else -1
+
+
+def converge_started(**extra: Any) -> subprocess.Popen[str]:
+    """The same, not waited for."""
+    argv, env = _role((), False, "converge", extra)
+    return subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, env=env)
+
+
+def _role(words: Any, check: bool, playbook: str, extra: Any) -> tuple[list[str], dict[str, str]]:
+    argv = ["ansible-playbook", "--inventory", os.environ["MOLECULE_INVENTORY_FILE"], "--diff", *words]
+    argv += ["--check"] if check else []
+    argv += ["--extra-vars", json.dumps(extra), str(SCENARIO / f"{playbook}.yml")]
+    pretty = {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_CALLBACK_FORMAT_PRETTY": "0"}
+    return argv, {**os.environ, **pretty}
 
 
 def wait_until(what: str, so: Any, seconds: float = 60) -> None:

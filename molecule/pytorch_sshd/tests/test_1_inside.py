@@ -7,7 +7,6 @@ import base64
 import json
 import os
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from typing import Any
@@ -51,12 +50,31 @@ def test_torch_computes() -> None:
     assert float(ok("nlp", "ada", f"python3 -c '{code}'")) == 64**3
 
 
-def test_dataloader_shares_tensors_through_shm() -> None:
+def test_dataloader_with_4_workers_shares_1_gb_through_shm() -> None:
+    """Four batches of 256 MB, held by the main process at the same time; in 64 MB this ends with a bus error."""
     code = (
-        "import torch; from torch.utils.data import DataLoader as D; "
-        "print(sum(len(b) for b in D(torch.zeros(64, 250000), batch_size=16, num_workers=2)))"
+        "import os, torch; from torch.utils.data import DataLoader as D\n"
+        "class Data(torch.utils.data.Dataset):\n"
+        "  def __len__(self): return 4\n"
+        "  def __getitem__(self, i): return torch.full((256, 1024, 256), float(i))\n"
+        "batches = list(D(Data(), batch_size=1, num_workers=4))\n"
+        "held = os.statvfs(\"/dev/shm\"); print((held.f_blocks - held.f_bfree) * held.f_frsize >> 20)\n"
+        "print(sum(b.numel() * b.element_size() for b in batches) >> 20, sorted(b[0, 0, 0, 0].item() for b in batches))"
     )
-    assert int(ok("nlp", "ada", f"python3 -c '{code}'")) == 64
+    held, size, values = ok("team", "ada", f"python3 -c '{code}'").split(None, 2)
+    assert (int(held) >= 1024, size, values.strip()) == (True, "1024", "[0.0, 1.0, 2.0, 3.0]")
+
+
+def test_environment_of_an_editors_server(truth: dict[str, str]) -> None:
+    """VS Code starts its server by a script given to `ssh -T HOST bash`; the server outlives the connection."""
+    server = "setsid sh -c 'env -0 >editor.new && mv editor.new editor.env'"
+    words = [*ssh_words("nlp", "ada", "-T"), "bash"]
+    script = f"rm -f editor.env; ({server} &) </dev/null >/dev/null 2>&1\n"
+    subprocess.run(words, input=script, text=True, check=True, timeout=30)
+    wait_until("the server runs", lambda: ssh("nlp", "ada", "test -e editor.env").returncode == 0, 20)
+    found = variables(ok("nlp", "ada", "cat editor.env"))
+    assert {name: found.get(name) for name in NAMES} == {name: truth[name] for name in NAMES}
+    assert found["DATA_NOTE"] == NOTE
 
 
 @pytest.mark.parametrize("command", ["env -0", "bash -lc 'env -0'", "sh -lc 'env -0'"])
@@ -91,6 +109,65 @@ def test_environment_under_sudo_and_su(host: Any, truth: dict[str, str]) -> None
     for command in ("sudo -u ada env -0", "su -s /bin/sh ada -c 'env -0'"):
         found = variables(host.check_output(f"docker exec devnode-nlp {command}"))
         assert {name: found.get(name) for name in NAMES} == {name: truth[name] for name in NAMES}, command
+
+
+def test_root_only_where_it_was_asked_for(host: Any, truth: dict[str, str]) -> None:
+    found = variables(ok("team", "ada", "sudo -n env -0"))
+    assert (found["USER"], found["PATH"]) == ("root", truth["PATH"])
+    made = ok("team", "grace", "sudo -n install -o root -m 0600 /dev/null /opt/a && stat -c %U /opt/a")
+    assert made.strip() == "root"
+    assert ssh("nlp", "ada", "sudo -n id").returncode != 0
+    assert ssh("team", "ada", "sudo -n mknod /tmp/disk b 8 0; sudo -n mount -t tmpfs none /mnt").returncode != 0
+    assert ssh("team", "ada", "ls /tmp/disk").returncode != 0
+
+
+def test_login_begins_in_tmux_where_it_was_asked_for() -> None:
+    def typed(workspace: str) -> str:
+        # What is typed waits in the terminal until there is a shell that reads it.
+        text = "echo in=$(test -n \"$TMUX\" && tmux display-message -p '#S')=; exit\n"
+        words, env = ssh_words(workspace, "ada", "-tt"), {**os.environ, "TERM": "xterm"}
+        with subprocess.Popen(words, text=True, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as session:
+            try:
+                if workspace == "team":
+                    wait_until("tmux runs", lambda: ssh("team", "ada", "tmux has-session -t main").returncode == 0, 20)
+                return str(session.communicate(text, timeout=30)[0])
+            finally:
+                session.kill()
+
+    assert "in=main=" in typed("team")
+    assert "in==" in typed("nlp")
+    assert "TMUX" not in ok("team", "ada", "env")
+
+
+def test_limits_of_files() -> None:
+    assert ok("team", "ada", "ulimit -Sn; ulimit -Hn").split() == ["1024", "4096"]
+
+
+def test_what_goes_wrong_in_one_stays_there(host: Any) -> None:
+    """A program that takes all memory is ended alone; one that forks or fills /dev/shm without end meets its limit."""
+    ok("team", "ada", "tmux new-session -d -s job 'sleep 300'")
+    hog = ssh("team", "ada", "python3 -c 'x = [bytearray(1 << 20) for _ in range(4000)]'; echo ended by $?")
+    assert hog.stdout.strip() == "ended by 137"
+    assert ok("team", "ada", "tmux has-session -t job && pgrep -cx sleep").strip() == "1"
+    ok("team", "ada", "tmux kill-server")
+
+    fork = "  while True:\n    if not os.fork():\n      time.sleep(60)"
+    bomb = f"import os, time\ntry:\n{fork}\nexcept OSError as e:\n  print(e.errno, flush=True)\n  time.sleep(60)"
+    words = [*ssh_words("nlp", "ada"), f"python3 -c '{bomb}'"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as session:
+        assert session.stdout
+        assert session.stdout.readline().strip() == "11"  # EAGAIN
+        assert int(host.check_output("docker exec devnode-vision sh -c 'ls -d /proc/[0-9]* | wc -l'")) < 30
+        assert ok("vision", "grace", "echo well").strip() == "well"
+        assert ok("team", "grace", "echo well").strip() == "well"
+        host.check_output("docker exec devnode-nlp pkill -KILL -u 2001 -x python3")
+    assert ok("nlp", "ada", "echo again").strip() == "again"
+
+    full = ssh("vision", "grace", "head -c 70M /dev/zero >/dev/shm/full")
+    assert "No space left on device" in full.stderr
+    mine = ok("team", "ada", "head -c 70M /dev/zero >/dev/shm/mine && stat -c %s /dev/shm/mine; rm /dev/shm/mine")
+    assert int(mine) == 70 * 1024**2
+    ok("vision", "grace", "rm /dev/shm/full")
 
 
 def test_shm_memory_processes(host: Any) -> None:
@@ -171,13 +248,14 @@ def test_agent_where_the_project_says_so_and_by_a_stable_name() -> None:
                 return subprocess.run(words, env=mine, capture_output=True, text=True, timeout=30)
 
             assert "ED25519" in forwarded("nlp", "ada", "ssh-add -l").stdout
-            # A job in tmux from an earlier connection finds the agent of the next one.
-            job = "while sleep 0.3; do ssh-add -l; done >agent.log 2>&1"
-            forwarded("nlp", "ada", f"tmux new-session -d -s agent bash -lc '{job}'")
-            time.sleep(0.5)
-            command = "truncate -s 0 agent.log; sleep 1; cat agent.log; tmux kill-session -t agent"
-            again = forwarded("nlp", "ada", command)
-            assert "ED25519" in again.stdout, again.stdout + again.stderr
+            # A job in tmux from an earlier connection signs with the agent of the next one, while there is one.
+            key = (EPHEMERAL / "people" / "ada.pub").read_text().strip()
+            job = "while sleep 0.2; do ssh-add -T ada.pub && echo signed || echo not signed; done >>agent.log 2>&1"
+            forwarded("nlp", "ada", f"echo {key} >ada.pub; tmux new-session -d -s agent bash -lc '{job}'")
+            ok("nlp", "ada", "truncate -s 0 agent.log; until grep -qx 'not signed' agent.log; do sleep 0.1; done")
+            command = "truncate -s 0 agent.log; timeout 10 sh -c 'until grep -qx signed agent.log; do sleep 0.1; done'"
+            again = forwarded("nlp", "ada", f"{command} && tmux kill-session -t agent")
+            assert again.returncode == 0, again.stdout + again.stderr
             assert forwarded("vision", "grace", "ssh-add -l").returncode != 0
         finally:
             agent.terminate()
@@ -203,6 +281,8 @@ def test_workspaces_are_apart(host: Any) -> None:
     )
     assert host.run(f"timeout 3 bash -c '</dev/tcp/{other}/2222'").rc == 0
     assert ssh("nlp", "ada", f"timeout 3 bash -c '</dev/tcp/{other}/2222'").returncode != 0
+    # Nor by the port that the node publishes, which is open to this test.
+    assert ssh("nlp", "ada", f"timeout 3 bash -c '</dev/tcp/{node_address()}/2202'").returncode != 0
     assert "grace" in ok("nlp", "ada", "ls /home").split()
     assert ssh("nlp", "ada", "ls /home/grace").returncode != 0
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from typing import Any
@@ -31,18 +32,42 @@ def test_refused_before_anything_is_changed(host: Any) -> None:
     host.check_output(f"systemd-run --unit=squatter {listener}")
     wait_until("the squatter listens", lambda: host.run("ss -Hltn 'sport = :2299'").stdout, 10)
     before = container_id(host)
+    # An old driver, and a GPU that PyTorch with this CUDA has no code for.
+    smi = "#!/bin/sh\necho 0, GPU-0, 470.57.02, 9.0, NVIDIA H100\necho 1, GPU-1, 570.124.06, 6.0, Tesla P100\n"
+    host.check_output("printf %s >/usr/local/bin/nvidia-smi && chmod 755 /usr/local/bin/nvidia-smi", smi)
+    official = {"image": "pytorch/pytorch:2.8.0-cuda12.8-cudnn9-devel", "bind_address": node_address()}
+    official |= {"owner": {"name": "ada", "uid": 2001}, "gpus": ["nvidia.com/gpu=1"], "gpu_shared": True}
     try:
         wrong = {"name": "vision", "port": 2299, "gpus": ["nvidia.com/gpu=7"], "bind_address": node_address()}
         wrong |= {"owner": {"name": "grace", "uid": 2002}, "mounts": [{"source": "/nowhere", "target": "/data"}]}
-        code, out, changed = converge(vision=wrong, nlp_shm_size="128m")
+        more = [{**official, "name": "pascal", "port": 2210}, {**official, "name": "old", "port": 2211}]
+        more[1] |= {"gpus": ["nvidia.com/gpu=0"]}
+        listed = {"pytorch_sshd_workspaces": ["{{ nlp_ }}", "{{ vision }}", *more], "pytorch_sshd_purge": ["nlp"]}
+        listed |= {"nlp_": "{{ nlp | combine({'gpu_shared': true}) }}"}
+        code, out, changed = converge("--extra-vars", json.dumps(listed), vision=wrong, nlp_shm_size="128m")
     finally:
-        host.check_output("systemctl stop squatter")
+        host.check_output("systemctl stop squatter; rm /usr/local/bin/nvidia-smi")
     assert code != 0
     assert changed == 0
     assert f"port 2299 on {node_address()} is taken by python3 (pid " in out
     assert 'GPU "nvidia.com/gpu=7" does not exist on this host (it has nvidia.com/gpu=0' in out
     assert "mount source /nowhere is not there" in out
+    assert "on NVIDIA H100: CUDA 12.8 does not run with driver 470.57.02" in out
+    assert "on Tesla P100: PyTorch 2.8.0 with CUDA 12.8 has no code for a GPU of compute capability 6.0" in out
+    assert 'purge: "nlp" is declared on this host' in out
     assert container_id(host) == before
+
+
+def test_health_is_asked_of_each_and_what_is_wrong_is_said(host: Any) -> None:
+    code, out, changed = converge(playbook="health")
+    assert (code, changed) == (0, 0), out
+    host.check_output("docker exec devnode-vision mv /dev/nvidia1 /dev/gone")
+    try:
+        code, out, _ = converge(playbook="health", pytorch_sshd_check_only=["vision"])
+    finally:
+        host.check_output("docker exec devnode-vision mv /dev/gone /dev/nvidia1")
+    assert code != 0
+    assert 'workspace "vision": 0 GPU devices are in it, and 1 were asked for' in out
 
 
 def test_recreated_only_when_nobody_is_in_it(host: Any) -> None:
@@ -123,6 +148,12 @@ def test_removed_with_its_entry_and_the_home_is_kept(host: Any) -> None:
     ok("vision", "grace", "setsid -f sleep 300 >/dev/null 2>&1 </dev/null")
     code, out, _ = converge(*only_nlp, nlp_shm_size="128m")
     assert code == 0, out
+    assert not host.file("/etc/systemd/system/multi-user.target.wants/devnode-workspace@vision.service").exists
+    heir = {"name": "heir", "port": PORTS["vision"], "bind_address": node_address()}
+    heir |= {"owner": {"name": "ada", "uid": 2001}}
+    code, out, changed = converge("--extra-vars", json.dumps({"pytorch_sshd_workspaces": ["{{ nlp }}", heir]}))
+    assert (code != 0, changed) == (True, 0)
+    assert 'is taken by workspace "vision", which is no longer declared but is in use (grace: sleep 300' in out
     time.sleep(6)  # longer than the container's own program takes to see that its description is gone
     assert host.check_output("docker exec devnode-vision pgrep -cx sleep") == "1"
     assert ssh("vision", "grace", "true").returncode != 0
@@ -134,5 +165,13 @@ def test_removed_with_its_entry_and_the_home_is_kept(host: Any) -> None:
     assert "devnode-vision-home" in host.check_output("docker volume ls -q").split()
     assert not host.file("/etc/devnode/workspaces/vision").exists
     assert host.run("systemctl is-enabled devnode-workspace@vision.service").rc != 0
+    assert host.check_output("docker volume ls -q --filter label=devnode.workspace=team") == "devnode-team-home"
+    purge = {"nlp_shm_size": "128m", "pytorch_sshd_purge": ["vision"]}
+    _, _, announced = converge(*only_nlp, check=True, **purge)
+    code, out, changed = converge(*only_nlp, **purge)
+    assert (code, changed, announced) == (0, 1, 1), out
+    assert "devnode-vision-home" not in host.check_output("docker volume ls -q").split()
+    assert "devnode-team-home" in host.check_output("docker volume ls -q").split()
+    assert not host.file("/var/lib/devnode/workspaces/vision").exists
     with_socket = f"timeout 2 bash -c '</dev/tcp/{node_address()}/{PORTS['vision']}'"
     assert host.run(with_socket).rc != 0
