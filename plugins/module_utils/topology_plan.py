@@ -67,6 +67,7 @@ def node_plan(topology: Topology, name: str) -> Plain:
         },
         "firewall": {"services": [ssh], "containers": {"published": published, "outbound": True}},
         "workspaces": [_workspace(topology, workspace, node, doors) for workspace in workspaces],
+        "people": [person.name for person in topology.people],
     }
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Set, Tuple
 
 from ansible_collections.devnode.gpu.plugins.module_utils import validators
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public_key
@@ -355,6 +355,8 @@ def config_json(workspace: Workspace, options: Options) -> str:
         "name": workspace.name,
         "owner": {"name": workspace.owner.name, "uid": workspace.owner.uid},
         "members": [{"name": item.name, "uid": item.uid} for item in workspace.members],
+        # Sessions that another key has opened are ended.
+        "keys": {name: [public_key(key).fingerprint for key in keys] for name, keys in sorted(workspace.keys.items())},
         "agent_forwarding": workspace.agent_forwarding,
         "jupyter": workspace.jupyter,
         "sudo": workspace.sudo,
@@ -537,3 +539,9 @@ def busy(processes: Iterable[Process], logins: Mapping[int, str]) -> List[str]:
         command = process.command if len(process.command) <= 60 else process.command[:57] + "..."
         found.append(f"{logins.get(process.uid, process.uid or 'root')}: {command} (since {process.started})")
     return found
+
+
+def who_left(logins: Mapping[int, str], people: "Iterable[str] | None") -> "Set[int]":
+    """The uids of those who are nobody's colleague any more. Nobody is taken to have left when people are not known."""
+    here = None if people is None else set(people)
+    return {uid for uid, name in logins.items() if here is not None and uid >= validators.UID_MIN and name not in here}

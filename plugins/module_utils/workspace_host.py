@@ -111,14 +111,14 @@ class Engine:
                 found[image] = out.strip()
         return found
 
-    def doing(self, container: Container, logins: Mapping[int, str]) -> List[str]:
-        """What people run in a container, in words."""
+    def doing(self, container: Container, logins: Mapping[int, str], but: Iterable[int] = ()) -> List[str]:
+        """What people run in a container, in words; without those who do not count."""
         if not container.running:
             return []
         code, out = self.try_("top", container.id, "-eo", "uid,pid,lstart,args")
         if code != 0:
             return [f"unknown: docker top says {_tail(out, 1)}"]
-        return model.busy(model.parse_top(out), logins)
+        return model.busy([one for one in model.parse_top(out) if one.uid not in but], logins)
 
     def logins_in(self, container: Container) -> Dict[int, str]:
         """The people of a workspace of which nothing else is known any more."""
@@ -158,12 +158,15 @@ def _tail(text: str, lines: int = 8) -> str:
 class Keeper:
     """Brings the workspaces of a host to what is declared."""
 
-    def __init__(self, run: Run, options: Options, recreate: str, check: bool) -> None:
+    def __init__(
+        self, run: Run, options: Options, recreate: str, check: bool, people: "Sequence[str] | None" = None
+    ) -> None:
         self._run = run
         self.engine = Engine(run)
         self.options = options
         self.recreate = recreate
         self.check = check
+        self.people = people  # everybody who is still here; None: not known
         self.result = Result()
         self._to_start: List[Workspace] = []
 
@@ -225,7 +228,11 @@ class Keeper:
         container = found.containers.get(name)
         if container is None or self.recreate == "always":
             return False
-        running = self.engine.doing(container, self.engine.logins_in(container))
+        logins = self.engine.logins_in(container)
+        # Its keys are gone, and what they opened goes with them. Jobs of people who are here may end by themselves.
+        if container.running and not self.check:
+            self.engine.try_("exec", container.id, "/usr/local/sbin/devnode-workspace", "close")
+        running = self.engine.doing(container, logins, model.who_left(logins, self.people))
         if running and name in found.enabled:
             # Its description goes with this run, so it could not start again; and after a boot nobody is in it.
             self.result.actions.append(f"do not start {name} at boot any more")

@@ -51,6 +51,7 @@ class Preflight:
     recreate: str = "idle"
     base: str = ""  # the image that the workspaces' own is made from
     checking: bool = False
+    people: "Sequence[str] | None" = None  # everybody who is still here; None: not known
 
     def judge(self, workspaces: Sequence[Workspace], purge: Sequence[str] = ()) -> Verdict:
         """Everything at once."""
@@ -176,7 +177,9 @@ class Preflight:
         state = "which is no longer declared" if other is None else "which is to move to another port"
         if other is not None and self.recreate == "never":
             return f'workspace "{holder.workspace}", {state} (recreate is set to never)'
-        running = self.engine.doing(holder, self.engine.logins_in(holder))
+        logins = self.engine.logins_in(holder)
+        # Those of somebody who left keep a workspace that is no longer declared no longer.
+        running = self.engine.doing(holder, logins, model.who_left(logins, self.people) if other is None else ())
         return f'workspace "{holder.workspace}", {state} but is in use ({"; ".join(running)})' if running else ""
 
 

@@ -76,6 +76,11 @@ bastion:
   returned: kind is bastion
   type: dict
   sample: {relay_users: [{name: ada, uid: 2001, keys: [], targets: [{host: gpu-01.example.com, port: 2201}]}]}
+people:
+  description: Names of everybody who is present; for the role pytorch_sshd.
+  returned: for a node
+  type: list
+  elements: str
 workspaces:
   description: Inputs of the role pytorch_sshd.
   returned: kind is node

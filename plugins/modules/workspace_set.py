@@ -76,6 +76,12 @@ options:
       driver and the GPUs.
     type: str
     default: ""
+  people:
+    description: >-
+      Names of everybody who may still have something running here. Who is not among them has left: what they left
+      behind does not keep a workspace that is no longer declared. By default nobody is taken to have left.
+    type: list
+    elements: str
   preflight:
     description: >-
       Change nothing; refuse what cannot work on this host (a port that something else holds, a GPU, a mount or an
@@ -140,6 +146,7 @@ ARGUMENTS: Dict[str, Any] = {
     "window": {"type": "str", "default": ""},
     "purge": {"type": "list", "elements": "str", "default": []},
     "base": {"type": "str", "default": ""},
+    "people": {"type": "list", "elements": "str"},
     "preflight": {"type": "bool", "default": False},
 }
 
@@ -164,19 +171,19 @@ def run(module: AnsibleModule) -> Dict[str, Any]:
         algorithms={name: tuple(values) for name, values in module.params["algorithms"].items()},
         extra_hosts=dict(module.params["extra_hosts"]),
     )
-    recreate, purge = module.params["recreate"], module.params["purge"]
+    recreate, purge, people = (module.params[name] for name in ("recreate", "purge", "people"))
     now = time.localtime()
     try:
         if recreate == "idle" and model.in_window(module.params["window"], now.tm_hour * 60 + now.tm_min):
             recreate = "always"
     except InvalidError as exc:
         raise host.HostError(f"window: {show(module.params['window'])} {exc}.") from exc
-    keeper = host.Keeper(module.run_command, options, recreate, module.check_mode)
+    keeper = host.Keeper(module.run_command, options, recreate, module.check_mode, people)
     found = keeper.engine.look(image for image in (model.image_of(item, options) for item in workspaces) if image)
     if not (found.engine or module.check_mode or module.params["preflight"]):
         raise host.HostError("no container engine answers on this host. Run the role docker_engine first.")
     preflight = Preflight(
-        module.run_command, keeper.engine, found, recreate, module.params["base"], module.check_mode
+        module.run_command, keeper.engine, found, recreate, module.params["base"], module.check_mode, people
     )
     verdict = preflight.judge(workspaces, purge)
     if verdict.refused:

@@ -328,7 +328,7 @@ def bring(
 ) -> host.Result:
     monkeypatch.setattr(host.shutil, "which", lambda _: "/usr/bin/docker")
     monkeypatch.setattr(host, "_enabled", lambda: [c["Config"]["Labels"][model.LABEL] for c in docker.containers])
-    keeper = host.Keeper(docker, OPTIONS, options.get("recreate", "idle"), check=True)
+    keeper = host.Keeper(docker, OPTIONS, options.get("recreate", "idle"), True, options.get("people"))
     return keeper.bring(wanted, keeper.engine.look([OPTIONS.image]))
 
 
@@ -356,6 +356,13 @@ def test_undeclared_is_pending_while_somebody_works(monkeypatch: pytest.MonkeyPa
     assert bring(docker, [], monkeypatch, recreate="always").actions == ["remove old"]
     docker.top = ""
     assert bring(docker, [], monkeypatch, recreate=recreate).actions == ["remove old"]
+
+
+def test_what_a_leaver_left_running_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    docker = FakeDocker([container(nlp(name="old"))], TRAINING)
+    assert bring(docker, [], monkeypatch, people=["ada"]).pending
+    result = bring(docker, [], monkeypatch, people=["grace"])
+    assert (result.actions, result.pending) == (["remove old"], [])
 
 
 def test_changed_is_pending_while_somebody_works(monkeypatch: pytest.MonkeyPatch) -> None:

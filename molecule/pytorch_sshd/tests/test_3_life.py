@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from typing import Any
@@ -105,6 +106,61 @@ def test_somebody_who_leaves_is_out_at_once_and_the_container_stays(host: Any) -
     code, out, _ = converge(nlp_shm_size="128m")
     assert code == 0, out
     assert ok("nlp", "grace", "pwd").strip() == "/home/grace"
+
+
+def test_who_loses_a_key_loses_the_session_that_it_opened(host: Any) -> None:
+    """A rotation: the new key is in, the old one is out with what it had opened. The others stay, jobs as well."""
+    people = EPHEMERAL / "people"
+    if not (people / "grace2").exists():
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(people / "grace2")], check=True)
+    keys = {name: [(people / f"{name}.pub").read_text().strip()] for name in ("ada", "grace", "grace2")}
+    rotated = {"ada": keys["ada"], "grace": keys["grace2"]}
+    ok("nlp", "grace", "tmux new-session -d -s job 'sleep 300'")
+    with (
+        subprocess.Popen([*ssh_words("nlp", "grace"), "sleep 301"], stdin=subprocess.DEVNULL) as old,
+        subprocess.Popen([*ssh_words("nlp", "ada"), "sleep 302"], stdin=subprocess.DEVNULL) as other,
+    ):
+        running = "docker exec devnode-nlp sh -c 'pgrep -xc sleep'"
+        wait_until("both are in", lambda: host.run(running).stdout.strip() == "3", 10)
+        code, out, _ = converge(nlp_shm_size="128m", nlp_keys=rotated)
+        assert code == 0, out
+        assert "ended sessions of grace" in out
+        assert old.wait(10) != 0
+        assert other.poll() is None
+        other.terminate()
+    assert "Permission denied" in ssh("nlp", "grace", "id").stderr
+    new = ("-o", f"IdentityFile={people / 'grace2'}")
+    assert ok("nlp", "grace", "tmux has-session -t job && tmux kill-server; id -un", *new).strip() == "grace"
+    code, out, _ = converge(nlp_shm_size="128m")
+    assert code == 0, out
+
+
+def test_the_host_key_changes_in_stages_and_sessions_stay(host: Any) -> None:
+    def go(stage: str) -> str:
+        arguments = f"stage={stage} directory=/var/lib/devnode/workspaces/nlp/host_keys wait_hours=0"
+        arguments += f" address={node_address()} port={PORTS['nlp']} reload=docker,kill,--signal=HUP,devnode-nlp"
+        inventory = os.environ["MOLECULE_INVENTORY_FILE"]
+        words = ["ansible", "-i", inventory, "-b", "-m", "devnode.gpu.host_key", "-a", arguments, "debian13"]
+        env = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
+        done = subprocess.run(words, capture_output=True, text=True, env=env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return str(json.loads(done.stdout.partition("=> ")[2])["fingerprint"])
+
+    before = go("publish")
+    code, out, _ = converge(nlp_shm_size="128m")  # hands both keys over
+    assert code == 0, out
+    assert len([line for line in known_hosts().read_text().splitlines() if line.startswith("nlp.")]) == 2
+    assert ok("nlp", "ada", "true") == ""
+    with subprocess.Popen([*ssh_words("nlp", "ada"), "sleep 303"], stdin=subprocess.DEVNULL) as session:
+        wait_until("ada is in", lambda: host.run("docker top devnode-nlp | grep -q 'sleep 303'").rc == 0, 10)
+        assert go("serve") != before
+        assert session.poll() is None
+        session.terminate()
+    assert ok("nlp", "ada", "true") == ""
+    go("drop")
+    assert converge(nlp_shm_size="128m")[0] == 0
+    assert ok("nlp", "ada", "true") == ""
+    assert len([line for line in known_hosts().read_text().splitlines() if line.startswith("nlp.")]) == 1
 
 
 def test_stops_quickly_and_lets_jobs_say_goodbye(host: Any) -> None:

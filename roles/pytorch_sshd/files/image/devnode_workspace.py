@@ -4,6 +4,7 @@
 
   devnode-workspace run      the container's main process: apply, then keep sshd and JupyterLab running
   devnode-workspace apply    bring accounts and sshd to what the file says now; prints what changed as JSON
+  devnode-workspace close    end every ssh session; jobs that do not hang on one stay
 
 The file is /etc/devnode/workspace/workspace.json, mounted from the node. It holds no secrets. Standard library only.
 """
@@ -29,6 +30,7 @@ from types import FrameType
 from typing import Any
 
 import devnode_farewell
+import devnode_sessions
 
 WORKSPACE = Path("/etc/devnode/workspace")
 HOST_KEYS = Path("/etc/devnode/host_keys")
@@ -49,6 +51,8 @@ def main(argv: list[str]) -> int:
     try:
         if argv == ["apply"]:
             print(json.dumps({"changed": apply()}))
+        elif argv == ["close"]:
+            devnode_sessions.end_lost(_uids(), {}, RUN / "logins", RUN / "keys", everything=True)
         elif argv == ["run"]:
             apply()
             return Supervisor().run()
@@ -88,11 +92,19 @@ def apply() -> list[str]:
         changed += put_accounts(people(config))
         if put_sshd(config, variables):
             changed.append("sshd")
+        changed += end_lost_sessions(config)
         if put(RUN / "jupyter", f"{int(config['jupyter'])}\n"):
             changed.append("jupyter")
     if changed:
         poke_supervisor()
     return changed
+
+
+def end_lost_sessions(config: Mapping[str, Any]) -> list[str]:
+    """Who lost a key is not kept in by a connection that it opened."""
+    logins = {person["name"]: int(person["uid"]) for person in people(config)}
+    ended = devnode_sessions.end_lost(logins, config["keys"], RUN / "logins", RUN / "keys")
+    return [f"ended sessions of {login} whose key is gone" for login in ended]
 
 
 def poke_supervisor() -> None:
@@ -201,6 +213,10 @@ def put_accounts(wanted: list[dict[str, Any]]) -> list[str]:
 
 def _ours() -> list[str]:
     return [entry.pw_name for entry in pwd.getpwall() if entry.pw_gecos.split(",")[0] == MARK]
+
+
+def _uids() -> dict[str, int]:
+    return {name: pwd.getpwnam(name).pw_uid for name in _ours()}
 
 
 def _ensure(name: str, uid: int) -> bool:
@@ -362,7 +378,11 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, self._signalled)
         put(RUN / "supervisor.pid", f"{os.getpid()}\n")
-        self.sshd = subprocess.Popen([SSHD, "-D", "-e", "-f", str(SSHD_CONFIG)], start_new_session=True)
+        self.sshd = subprocess.Popen(
+            [SSHD, "-D", "-e", "-f", str(SSHD_CONFIG)], start_new_session=True, stderr=subprocess.PIPE
+        )
+        if self.sshd.stderr:
+            devnode_sessions.start(self.sshd.stderr, RUN / "logins")
         while not self.stopping:
             if self.sshd.poll() is not None:
                 print(f"devnode-workspace: sshd ended with {self.sshd.returncode}", file=sys.stderr)
