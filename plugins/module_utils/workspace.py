@@ -517,7 +517,8 @@ def parse_top(text: str) -> List[Process]:
 JUPYTER_PROGRAMS = ("/opt/jupyter/bin/jupyter-lab", "/usr/local/bin/devnode-jupyter")
 # What runs as root in every workspace. Anything else of root's was started with sudo, or by an operator.
 OWN_PROGRAMS = re.compile(
-    r"/usr/bin/tini|/usr/local/sbin/devnode-workspace|/usr/local/lib/devnode/.*|/usr/sbin/sshd|(/\S*/)?sshd(-[a-z]+)?:?"
+    r"/usr/bin/tini|/usr/local/sbin/devnode-workspace|/usr/local/lib/devnode/.*|/usr/sbin/(sshd|cron|CRON)"
+    r"|(/\S*/)?sshd(-[a-z]+)?:?"
 )
 
 

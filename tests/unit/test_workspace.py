@@ -212,9 +212,12 @@ def test_a_container_whose_description_was_taken_away_goes_on(
     monkeypatch.setattr(supervisor, "_tend_jupyter", tended.append)
     supervisor._tend()
     assert tended == []
-    (tmp_path / "workspace.json").write_text('{"jupyter": false}')
+    config = {"jupyter": False, "owner": {"name": "ada", "uid": 2001}, "members": [], "environment": []}
+    (tmp_path / "workspace.json").write_text(json.dumps(config))
+    monkeypatch.setattr(inside, "container_environment", dict)
+    monkeypatch.setattr(supervisor.crontabs, "tend", lambda people, _variables: tended.append(people))
     supervisor._tend()
-    assert tended == [{"jupyter": False}]
+    assert tended == [config, {"ada": 2001}]
 
 
 # --- what the host says
@@ -365,6 +368,13 @@ def test_what_a_leaver_left_running_keeps_nothing(monkeypatch: pytest.MonkeyPatc
     assert (result.actions, result.pending) == (["remove old"], [])
 
 
+def test_a_leavers_processes_do_not_count_and_roots_do() -> None:
+    logins = {0: "root", 33: "www-data", 2001: "ada", 2002: "grace"}
+    assert model.who_left(logins, ["ada"]) == {2002}
+    assert model.who_left(logins, None) == set()
+    assert model.who_left(logins, []) == {2001, 2002}
+
+
 def test_changed_is_pending_while_somebody_works(monkeypatch: pytest.MonkeyPatch) -> None:
     docker = FakeDocker([container(nlp())], TRAINING)
     wanted = [nlp(shm_size="16g")]
@@ -412,6 +422,8 @@ def test_root_at_work_counts_but_what_is_always_there_does_not() -> None:
         "sshd-session: ada [priv]",
         "/usr/lib/openssh/sshd-session -D -R",
         "[sshd-auth] <defunct>",
+        "/usr/sbin/cron -f",
+        "/usr/sbin/CRON -f",
     )
     assert model.busy([model.Process(0, "14:02:12", command) for command in programs], {}) == []
     assert model.busy([model.Process(0, "14:02:12", "apt-get install vim")], {}) == [

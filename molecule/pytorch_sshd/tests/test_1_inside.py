@@ -44,6 +44,17 @@ def test_a_wrong_key_is_refused() -> None:
     assert "Permission denied (publickey)" in done.stderr
 
 
+def test_crontab_takes_a_table_and_refuses_a_wrong_one() -> None:
+    """What the job wrote is looked at further down: cron starts jobs at full minutes."""
+    job = "* * * * * env -0 >cron.new && mv cron.new cron.env"
+    ok("nlp", "ada", f"rm -f cron.env; echo '{job}' | crontab -")
+    wrong = ssh("nlp", "ada", "printf '# mine\\n* * * * x true\\n' | crontab -")
+    assert (wrong.returncode, "line 2: bad day-of-week" in wrong.stderr) == (1, True), wrong.stderr
+    ok("nlp", "ada", f"echo '{job}' | crontab -")
+    assert ok("nlp", "ada", "crontab -l").strip() == job
+    assert ssh("nlp", "grace", "crontab -l").returncode == 1
+
+
 def test_torch_computes() -> None:
     imports = "import torch, torchvision, torchaudio, pandas"
     code = f"{imports}; print((torch.ones(64, 64) @ torch.ones(64, 64)).sum().item())"
@@ -273,6 +284,14 @@ def test_a_job_survives_the_connection() -> None:
     ok("nlp", "ada", "nohup sleep 301 >/dev/null 2>&1 &")
     assert ok("nlp", "ada", "tmux has-session -t job; pgrep -u ada -cx sleep").strip() == "2"
     ok("nlp", "ada", "tmux kill-session -t job; pkill -x sleep")
+
+
+def test_environment_of_cron(truth: dict[str, str]) -> None:
+    wait_until("cron has started the job", lambda: ssh("nlp", "ada", "test -e cron.env").returncode == 0, 90)
+    found = variables(ok("nlp", "ada", "cat cron.env"))
+    assert {name: found.get(name) for name in NAMES} == {name: truth[name] for name in NAMES}
+    assert found["DATA_NOTE"] == NOTE
+    ok("nlp", "ada", "crontab -r")
 
 
 def test_workspaces_are_apart(host: Any) -> None:

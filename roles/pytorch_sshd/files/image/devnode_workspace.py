@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What makes a container a workspace: accounts, environment, sshd and JupyterLab, from one read-only file.
 
-  devnode-workspace run      the container's main process: apply, then keep sshd and JupyterLab running
+  devnode-workspace run      the container's main process: apply, then keep sshd, cron and JupyterLab running
   devnode-workspace apply    bring accounts and sshd to what the file says now; prints what changed as JSON
   devnode-workspace close    end every ssh session; jobs that do not hang on one stay
 
@@ -29,6 +29,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import devnode_cron
 import devnode_farewell
 import devnode_sessions
 
@@ -259,6 +260,7 @@ def _remove(name: str) -> bool:
     entry = pwd.getpwnam(name)
     # The account goes first, so that nothing new can start; then what still runs under its number.
     subprocess.run(["userdel", "--force", name], capture_output=True, check=False)
+    devnode_cron.Crontabs().drop(name)
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
             if re.search(rf"^Uid:\t\d+\t{entry.pw_uid}\t", status.read_text(), re.MULTILINE):
@@ -358,7 +360,7 @@ def _penalties(exempt: list[str], version: tuple[int, int]) -> list[str]:
 
 
 class Supervisor:
-    """Keeps sshd and, if the workspace has one, JupyterLab running; ends everybody gently when told to stop."""
+    """Keeps sshd, cron and, if the workspace has one, JupyterLab running; ends everybody gently when told to stop."""
 
     TICK = 5.0
     GRACE = 1.0
@@ -372,6 +374,7 @@ class Supervisor:
         self.jupyter: subprocess.Popen[bytes] | None = None
         self.jupyter_after = 0.0  # when JupyterLab may be started again
         self.jupyter_pause = 2.0
+        self.crontabs = devnode_cron.Crontabs()
 
     def run(self) -> int:
         """Until SIGTERM, or until sshd ends by itself."""
@@ -405,8 +408,12 @@ class Supervisor:
         try:
             config = read_config()
         except WorkspaceError:
-            return  # no longer declared, but somebody's job runs: the node removes this container when it has ended
+            # No longer declared, but somebody's job runs: the node removes this container when it has ended.
+            self.crontabs.stop()
+            return
         self._tend_jupyter(config)
+        logins = {person["name"]: int(person["uid"]) for person in people(config)}
+        self.crontabs.tend(logins, environment(container_environment(), config["environment"]))
 
     def _tend_jupyter(self, config: Mapping[str, Any]) -> None:
         running = self.jupyter is not None and self.jupyter.poll() is None
