@@ -288,7 +288,8 @@ class Keeper:
             self.result.actions.append(f"start {item.name}")
             self._to_start.append(item)
         else:
-            self._apply(item, container)
+            applied = self._apply(item, container)
+            after = {**after, "changed in the running container": applied} if applied else after
         return after
 
     def _create(self, item: Workspace, found: Found) -> None:
@@ -332,22 +333,24 @@ class Keeper:
             json.dump({"container": container, "config": model.config_digest(item, self.options)}, out)
         os.replace(f"{path}.new", path)
 
-    def _apply(self, item: Workspace, container: Container) -> None:
+    def _apply(self, item: Workspace, container: Container) -> List[str]:
+        """What that changed, in words."""
         wanted = {"container": container.id, "config": model.config_digest(item, self.options)}
         try:
             with open(self._note(item), encoding="utf-8") as source:
                 if json.load(source) == wanted:
-                    return
+                    return []
         except (OSError, ValueError):
             pass
         if self.check:
             self.result.actions.append(f"apply {item.name}")
-            return
+            return []
         out = self.engine.ask("exec", container.id, "/usr/local/sbin/devnode-workspace", "apply")
-        changed = json.loads(out)["changed"]
+        changed = [str(one) for one in json.loads(out)["changed"]]
         if changed:
             self.result.actions.append(f"apply {item.name}: {', '.join(changed)}")
         self._remember(item, container.id)
+        return changed
 
     # Starting
 

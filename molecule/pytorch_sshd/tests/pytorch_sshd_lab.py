@@ -8,12 +8,14 @@ import os
 import re
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
-PORTS = {"nlp": 2201, "vision": 2202, "team": 2203}
+PORTS = {"nlp": 2201, "vision": 2202, "team": 2203, "plain": 2204}
 CONTAINER = f"{os.environ.get('DEVNODE_PREFIX', 'devnode')}-pytorch_sshd-debian13"
 NOTE = 'it\'s a "note" # with \\ and spaces'
 
@@ -50,6 +52,16 @@ def ok(workspace: str, person: str, command: str, *options: str) -> str:
     done = ssh(workspace, person, command, *options)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@contextmanager
+def session(workspace: str, person: str, command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Somebody's session, which ends with the block at the latest."""
+    with subprocess.Popen([*ssh_words(workspace, person), command], stdin=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def converge(*words: str, check: bool = False, playbook: str = "converge", **extra: Any) -> tuple[int, str, int]:

@@ -17,6 +17,7 @@ from pytorch_sshd_lab import (
     known_hosts,
     node_address,
     ok,
+    session,
     ssh,
     ssh_words,
     wait_until,
@@ -95,11 +96,11 @@ def test_recreated_only_when_nobody_is_in_it(host: Any) -> None:
 def test_somebody_who_leaves_is_out_at_once_and_the_container_stays(host: Any) -> None:
     before = container_id(host)
     alone = {"nlp_shm_size": "128m", "nlp_keys": {"ada": [(EPHEMERAL / "people" / "ada.pub").read_text().strip()]}}
-    with subprocess.Popen([*ssh_words("nlp", "grace"), "sleep 300"], stdin=subprocess.DEVNULL) as session:
+    with session("nlp", "grace", "sleep 300") as grace:
         wait_until("grace is in", lambda: host.run("docker top devnode-nlp | grep -q 'sleep 300'").rc == 0, 10)
         code, out, _ = converge("--extra-vars", '{"nlp_members": []}', **alone)
         assert code == 0, out
-        assert session.wait(10) != 0
+        assert grace.wait(10) != 0
     assert container_id(host) == before
     assert "Permission denied" in ssh("nlp", "grace", "id").stderr
     assert ok("nlp", "ada", "getent passwd grace || echo gone; stat -c %u /home/grace").split() == ["gone", "2002"]
@@ -116,10 +117,7 @@ def test_who_loses_a_key_loses_the_session_that_it_opened(host: Any) -> None:
     keys = {name: [(people / f"{name}.pub").read_text().strip()] for name in ("ada", "grace", "grace2")}
     rotated = {"ada": keys["ada"], "grace": keys["grace2"]}
     ok("nlp", "grace", "tmux new-session -d -s job 'sleep 300'")
-    with (
-        subprocess.Popen([*ssh_words("nlp", "grace"), "sleep 301"], stdin=subprocess.DEVNULL) as old,
-        subprocess.Popen([*ssh_words("nlp", "ada"), "sleep 302"], stdin=subprocess.DEVNULL) as other,
-    ):
+    with session("nlp", "grace", "sleep 301") as old, session("nlp", "ada", "sleep 302") as other:
         running = "docker exec devnode-nlp sh -c 'pgrep -xc sleep'"
         wait_until("both are in", lambda: host.run(running).stdout.strip() == "3", 10)
         code, out, _ = converge(nlp_shm_size="128m", nlp_keys=rotated)
@@ -127,7 +125,6 @@ def test_who_loses_a_key_loses_the_session_that_it_opened(host: Any) -> None:
         assert "ended sessions of grace" in out
         assert old.wait(10) != 0
         assert other.poll() is None
-        other.terminate()
     assert "Permission denied" in ssh("nlp", "grace", "id").stderr
     new = ("-o", f"IdentityFile={people / 'grace2'}")
     assert ok("nlp", "grace", "tmux has-session -t job && tmux kill-server; id -un", *new).strip() == "grace"
@@ -142,6 +139,7 @@ def test_the_host_key_changes_in_stages_and_sessions_stay(host: Any) -> None:
         inventory = os.environ["MOLECULE_INVENTORY_FILE"]
         words = ["ansible", "-i", inventory, "-b", "-m", "devnode.gpu.host_key", "-a", arguments, "debian13"]
         env = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
+        env |= {"ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
         done = subprocess.run(words, capture_output=True, text=True, env=env)
         assert done.returncode == 0, done.stdout + done.stderr
         return str(json.loads(done.stdout.partition("=> ")[2])["fingerprint"])
@@ -151,11 +149,10 @@ def test_the_host_key_changes_in_stages_and_sessions_stay(host: Any) -> None:
     assert code == 0, out
     assert len([line for line in known_hosts().read_text().splitlines() if line.startswith("nlp.")]) == 2
     assert ok("nlp", "ada", "true") == ""
-    with subprocess.Popen([*ssh_words("nlp", "ada"), "sleep 303"], stdin=subprocess.DEVNULL) as session:
+    with session("nlp", "ada", "sleep 303") as ada:
         wait_until("ada is in", lambda: host.run("docker top devnode-nlp | grep -q 'sleep 303'").rc == 0, 10)
         assert go("serve") != before
-        assert session.poll() is None
-        session.terminate()
+        assert ada.poll() is None
     assert ok("nlp", "ada", "true") == ""
     go("drop")
     assert converge(nlp_shm_size="128m")[0] == 0
@@ -168,14 +165,14 @@ def test_stops_quickly_and_lets_jobs_say_goodbye(host: Any) -> None:
     job = "trap 'sleep 0.3; echo saved > $1; exit' TERM; touch $1.runs; sleep 300 & wait"
     ok("nlp", "ada", f"rm -f in-*; cat > job.sh <<'END'\n{job}\nEND\ntmux new-session -d 'bash job.sh in-tmux; true'")
     words = [*ssh_words("nlp", "ada"), "bash job.sh in-ssh; echo not reached"]
-    session = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    both = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     wait_until("both jobs run", lambda: ssh("nlp", "ada", "ls in-tmux.runs in-ssh.runs").returncode == 0, 20)
     started = time.monotonic()
     host.check_output("systemctl stop devnode-workspace@nlp.service")
     took = time.monotonic() - started
     assert host.check_output("docker inspect -f '{{.State.ExitCode}}' devnode-nlp") in ("0", "143")
     assert took < 4, took  # the engine's own kill would come after 5 s; the bench measures (below 2 s)
-    assert session.communicate(timeout=10)[0] == b""
+    assert both.communicate(timeout=10)[0] == b""
     code, out, changed = converge(nlp_shm_size="128m")
     assert (code, changed) == (0, 1), out
     assert ok("nlp", "ada", "cat in-tmux in-ssh").split() == ["saved", "saved"]
