@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import yaml
@@ -47,6 +49,30 @@ def condarc_text(settings: dict[str, Any], final: list[str]) -> str:
     return "\n".join(lines)
 
 
+def with_file(find: Callable[[str], str], where: str, item: Any, errors: list[str]) -> Any:
+    """A declaration with the contents of its environment.yml or lock file."""
+    key = next((key for key in ("lock", "file") if isinstance(item, dict) and item.get(key)), "")
+    if not key:
+        return item
+    try:
+        with open(find(item[key]), encoding="utf-8") as file:
+            text = file.read()
+        if key == "lock":
+            return {**item, "lock": text.splitlines()}
+        return conda_settings.from_file(item, yaml.safe_load(text))
+    except InvalidError as error:
+        why = f"{error.why}." + (f" Allowed: {error.allowed}." if error.allowed else "")
+    except AnsibleError:
+        why = "was not found on the controller. Give a path, or a file below files/ of the playbook."
+    except (OSError, UnicodeDecodeError) as error:
+        why = f"could not be read: {error}."
+    except yaml.YAMLError as error:
+        why = f"is not YAML: {error}"
+    errors.append(f"{where}.{key}: {show(item[key])} {why}")
+    # Something harmless in its place, so that the other declarations are checked as well.
+    return {**{key: item[key] for key in ("name", "project") if key in item}, "packages": ["python"]}
+
+
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Runs on the controller only; needs no connection."""
 
@@ -60,8 +86,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         _checks, arguments = self.validate_argument_spec(argument_spec=ARGUMENTS)
         errors: list[str] = []
         if isinstance(arguments["environments"], list):
+            find = partial(self._find_needle, "files")
             arguments["environments"] = [
-                self._with_file(index, item, errors) for index, item in enumerate(arguments["environments"])
+                with_file(find, f"miniconda_environments[{index}]", item, errors)
+                for index, item in enumerate(arguments["environments"])
             ]
         if arguments["bundle"]:
             arguments.update(self._bundle(arguments["bundle"], errors))
@@ -96,26 +124,3 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             errors.append(f"miniconda_bundle: {show(bundle)} {error}. Make it again with the role's bundle.yml.")
             return {"bundle": ""}
         return {"bundle": path, "bundle_about": about, "bundle_id": short}
-
-    def _with_file(self, index: int, item: Any, errors: list[str]) -> Any:
-        """A declaration with the contents of its environment.yml or lock file."""
-        key = next((key for key in ("lock", "file") if isinstance(item, dict) and item.get(key)), "")
-        if not key:
-            return item
-        try:
-            with open(self._find_needle("files", item[key]), encoding="utf-8") as file:
-                text = file.read()
-            if key == "lock":
-                return {**item, "lock": text.splitlines()}
-            return conda_settings.from_file(item, yaml.safe_load(text))
-        except InvalidError as error:
-            why = f"{error.why}." + (f" Allowed: {error.allowed}." if error.allowed else "")
-        except AnsibleError:
-            why = "was not found on the controller. Give a path, or a file below files/ of the playbook."
-        except (OSError, UnicodeDecodeError) as error:
-            why = f"could not be read: {error}."
-        except yaml.YAMLError as error:
-            why = f"is not YAML: {error}"
-        errors.append(f"miniconda_environments[{index}].{key}: {show(item[key])} {why}")
-        # Something harmless in its place, so that the other declarations are checked as well.
-        return {**{key: item[key] for key in ("name", "project") if key in item}, "packages": ["python"]}

@@ -7,12 +7,15 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible_collections.devnode.gpu.plugins.action import miniconda_plan
 from ansible_collections.devnode.gpu.plugins.action.known_hosts_record import locked, write_atomically
+from ansible_collections.devnode.gpu.plugins.module_utils import workspace_conda
 
 
 def read_lock(path: Path | None) -> dict[str, str]:
@@ -52,6 +55,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         authorities = str(args.pop("extra_ca", "") or "")
         if authorities:
             context["ca/devnode-extra.crt"] = authorities.strip() + "\n"
+        context.update(self._conda(args.pop("conda", None)))
         lock = self._lock_path(str(args.get("lock_file") or ""), task_vars or {})
         try:
             args["_locked"] = read_lock(lock)
@@ -74,6 +78,20 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _lock_path(self, given: str, variables: dict[str, Any]) -> Path | None:
         """Where the record lies; a relative path counts from the inventory."""
         return (Path(str(variables.get("inventory_dir") or ".")) / Path(given).expanduser()) if given else None
+
+    def _conda(self, given: Any) -> dict[str, str]:
+        """What Miniconda and its environment are made from, if they are asked for."""
+        if not given:
+            return {}
+        errors: list[str] = []
+        if isinstance(given, dict):
+            find = partial(self._find_needle, "files")
+            where, declared = f"{workspace_conda.VARIABLE}.environment", given.get("environment")
+            given = {**given, "environment": miniconda_plan.with_file(find, where, declared, errors)}
+        found, wrong = workspace_conda.files(given, miniconda_plan.condarc_text)
+        if errors or wrong:
+            raise AnsibleActionFail("\n".join(errors or wrong))
+        return {f"files/conda/{name}": text for name, text in found.items()}
 
     def _folder(self, name: str) -> dict[str, str]:
         """The text files of one of the role's folders."""

@@ -47,6 +47,12 @@ options:
     description: Certificates (PEM) that become C(ca/devnode-extra.crt) in the context.
     type: str
     default: ""
+  conda:
+    description: >-
+      Miniconda and an environment, as described for C(pytorch_sshd_conda) of the role C(pytorch_sshd); the files that
+      its making reads go to C(files/conda/) in the context.
+    type: dict
+    default: {}
   source:
     description:
       - V(build) builds it here if it is not here; with O(registry), if it is not there either, and then pushes it.
@@ -170,10 +176,11 @@ ARGUMENTS: Dict[str, Any] = {
     "_locked": {"type": "dict"},
     "others": {"type": "list", "elements": "str", "default": []},
     "_context": {"type": "str"},
-    # These three are the action's; it makes the context of them.
+    # These are the action's; it makes the context of them.
     "dockerfile": {"type": "str", "required": True},
     "files": {"type": "str", "default": ""},
     "extra_ca": {"type": "str", "default": ""},
+    "conda": {"type": "dict", "default": {}},
 }
 
 

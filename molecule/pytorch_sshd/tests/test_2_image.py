@@ -5,10 +5,23 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from pytorch_sshd_lab import converge, converge_started, wait_until
+from pytorch_sshd_lab import (
+    CONTAINER,
+    EPHEMERAL,
+    SCENARIO,
+    converge,
+    converge_started,
+    node_address,
+    ok,
+    wait_until,
+)
 
 # Runs on the node: reads `docker save` as it comes, every layer of it, and prints what should not be there.
 SCAN = r"""
@@ -65,9 +78,13 @@ def test_name_and_labels(host: Any) -> None:
     assert not config.get("User")
 
 
+def tags(host: Any) -> list[str]:
+    listed = host.check_output("docker image ls devnode/pytorch-sshd --format '{{.Repository}}:{{.Tag}}'")
+    return str(listed).split()
+
+
 def test_built_once(host: Any) -> None:
-    tags = host.check_output("docker image ls devnode/pytorch-sshd --format '{{.Tag}}'").split()
-    assert len(tags) == 1
+    assert len(tags(host)) == 1
 
 
 @pytest.mark.skipif(os.environ.get("DEVNODE_TESTS") != "full", reason="the full run: writes and reads 1 GB")
@@ -124,3 +141,73 @@ def test_interrupted_build_recovers_and_bad_inputs_are_refused(host: Any) -> Non
 
 def container_ids(host: Any) -> str:
     return str(host.check_output("docker ps -q --no-trunc"))
+
+
+@contextmanager
+def conda_mirror(host: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The stand-in for Miniconda with its channel (tests/lab/conda), served by the node to its builds."""
+    out = SCENARIO.parents[1] / ".cache" / "standins" / "conda"
+    subprocess.run([sys.executable, str(SCENARIO.parents[1] / "tests/lab/conda/build.py"), str(out)], check=True)
+    on_node = ["ssh", "-F", str(EPHEMERAL / "ssh_config"), "debian13", "sudo"]
+    with subprocess.Popen(["tar", "-C", str(out), "-c", "."], stdout=subprocess.PIPE) as pack:
+        unpack = [*on_node, "sh", "-c", "'mkdir -p /srv/conda && tar -C /srv/conda -x'"]
+        subprocess.run(unpack, stdin=pack.stdout, check=True)
+    gateway = host.check_output("docker network inspect -f '{{(index .IPAM.Config 0).Gateway}}' bridge")
+    serve = f"python3 -m http.server --bind {gateway} 8077"
+    host.check_output(f"systemd-run --unit=conda-mirror --working-directory=/srv/conda {serve}")
+    try:
+        wait_until("the mirror listens", lambda: host.run("ss -Hltn 'sport = :8077'").stdout, 20)
+        yield f"http://{gateway}:8077", json.loads((out / "facts.json").read_text())
+    finally:
+        host.check_output("systemctl stop conda-mirror; rm -rf /srv/conda")
+
+
+@pytest.mark.skipif(os.environ.get("DEVNODE_TESTS") != "full", reason="the full run: builds an image of another kind")
+def test_miniconda_and_a_declared_environment_in_a_base_without_pytorch(host: Any) -> None:
+    """By the role miniconda's declaration. An installer that is not the declared one is not run."""
+    base = subprocess.run(
+        ["docker", "inspect", "-f", "{{.Config.Image}}", CONTAINER], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    on_node = ["ssh", "-F", str(EPHEMERAL / "ssh_config"), "debian13", "sudo"]
+    with subprocess.Popen(["docker", "save", base], stdout=subprocess.PIPE) as save:
+        subprocess.run([*on_node, "docker", "load", "-q"], stdin=save.stdout, check=True, stdout=subprocess.DEVNULL)
+    before = container_ids(host).split()
+    key = (EPHEMERAL / "people" / "ada.pub").read_text().strip()
+    plain = {"name": "plain", "port": 2204, "bind_address": node_address(), "host_key_alias": "plain.debian13"}
+    plain |= {"owner": {"name": "ada", "uid": 2001}, "keys": {"ada": [key]}, "shm_size": "64m", "jupyter": False}
+    listed = {"pytorch_sshd_workspaces": ["{{ nlp }}", "{{ vision }}", "{{ team }}", plain]}
+    more: dict[str, Any] = {"pytorch_sshd_base_image": base, "pytorch_sshd_jupyter": False}
+    more |= {"pytorch_sshd_recreate": "never"}
+    try:
+        with conda_mirror(host) as (mirror, facts):
+            installer = facts["installers"][-1]
+            conda = {"installer_url": f"{mirror}/{installer['file']}", "installer_sha256": installer["sha256"]}
+            conda |= {"mirror": {"channels": {"conda-forge": f"{mirror}/channels"}, "pypi": f"{mirror}/simple"}}
+            conda |= {"environment": {"packages": ["labplot"], "pip": ["labpip==1.0"]}}
+            words = ("--extra-vars", json.dumps(listed))
+            code, out, _ = converge(*words, **more, pytorch_sshd_conda={**conda, "installer_sha256": "0" * 64})
+            assert code != 0
+            assert "does not have the sha256" in out
+            wrong = {**conda, "environment": {"packages": ["a b c"]}}
+            code, out, _ = converge(*words, **more, pytorch_sshd_conda=wrong)
+            assert code != 0
+            assert "pytorch_sshd_conda.environment.packages[0]" in out
+            code, out, _ = converge(*words, **more, pytorch_sshd_conda=conda)
+            assert code == 0, out
+            assert set(before) < set(container_ids(host).split())
+            code, out, changed = converge(*words, **more, pytorch_sshd_conda=conda)
+            assert (code, changed) == (0, 0), out
+        said = [ok("plain", "ada", command) for command in ("python3 --version", "bash -lc 'python3 --version'")]
+        said.append(host.check_output("docker exec devnode-plain sudo -u ada python3 --version"))
+        assert [one[:11] for one in said] == ["Python 3.11"] * 3
+        assert ok("plain", "ada", "python3 -c 'import labplot, labpip, sys; print(sys.prefix)'").strip() == (
+            "/opt/conda/envs/workspace"
+        )
+        assert ok("plain", "ada", "conda --version").startswith("conda ")
+    finally:
+        host.run("docker rm -f devnode-plain; docker volume rm devnode-plain-home")
+        host.run("systemctl disable devnode-workspace@plain; rm -rf /var/lib/devnode/workspaces/plain")
+        assert converge()[0] == 0
+        made = [one for one in tags(host) if one != image_of(host)]
+        host.run(f"docker image rm -f {' '.join([base, *made])}")
+    assert container_ids(host).split() == before
