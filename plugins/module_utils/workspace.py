@@ -331,7 +331,7 @@ def _gpu_clashes(found: List[Tuple[int, Workspace]], variable: str) -> List[str]
     for number, workspace in found:
         for device in workspace.gpus:
             for other, holder in claims:
-                if holder is workspace or not _same_gpu(device, other) or (workspace.gpu_shared and holder.gpu_shared):
+                if holder is workspace or not same_gpu(device, other) or (workspace.gpu_shared and holder.gpu_shared):
                     continue
                 problems.append(
                     f'{variable}[{number}].gpus: {show(device)} is claimed by workspace "{holder.name}" too ({other}). '
@@ -341,7 +341,8 @@ def _gpu_clashes(found: List[Tuple[int, Workspace]], variable: str) -> List[str]
     return problems
 
 
-def _same_gpu(one: str, other: str) -> bool:
+def same_gpu(one: str, other: str) -> bool:
+    """Whether two claims are for the same device."""
     kinds = one.split("=")[0] == other.split("=")[0]
     return kinds and (one == other or "all" in (one.split("=")[1], other.split("=")[1]))
 
@@ -451,6 +452,12 @@ def shape_lines(label: str) -> List[str]:
         return [label]
     options = words[:-1]  # each is a name and a value
     return [" ".join(options[i : i + 2]) for i in range(0, len(options), 2)] + [f"image {words[-1]}"]
+
+
+def shape_gpus(label: str) -> List[str]:
+    """The GPUs that a container was made with."""
+    lines = (line.partition(" ") for line in shape_lines(label))
+    return [value for option, _dummy, value in lines if option == "--device" and GPU_RE.fullmatch(value)]
 
 
 WINDOW_RE = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")

@@ -19,6 +19,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils.workspace import Works
 from ansible_collections.devnode.gpu.plugins.module_utils.workspace_host import Container, Engine, Found, Run
 
 CDI_PATTERNS = ("/etc/cdi/*", "/var/run/cdi/*")
+MOVES = "which is to move to another port"
 SMI = ("--query-gpu=index,uuid,driver_version,compute_cap,name", "--format=csv,noheader")
 
 
@@ -64,6 +65,7 @@ class Preflight:
                     f"{where}: a container {item.container} is there that this role did not make. Rename or remove it."
                 )
             verdict.refused += self._port_problems(where, item, declared)
+            verdict.refused += self._gpus_in_use(where, item, declared)
             verdict.refused += [
                 f"{where}: mount source {mount.source} is not there on this host. Create or mount it first."
                 for mount in item.mounts
@@ -98,6 +100,28 @@ class Preflight:
             for device in item.gpus
             if device not in known
         ]
+
+    def _gpus_in_use(self, where: str, item: Workspace, declared: Dict[str, Workspace]) -> List[str]:
+        """GPUs that another workspace is to give up, but that somebody still uses there."""
+        mine = self.found.containers.get(item.name)
+        have = model.shape_gpus(mine.shape) if mine and mine.running else []
+        problems = []
+        for holder in self.found.containers.values():
+            other = declared.get(holder.workspace)
+            still = set(other.gpus) if other else set()  # what both are declared with was compared already
+            taken = [
+                device
+                for device in item.gpus
+                for held in model.shape_gpus(holder.shape)
+                if model.same_gpu(device, held) and held not in still and device not in have
+            ]
+            if not (taken and holder.running) or holder.workspace == item.name or item.gpu_shared:
+                continue
+            culprit = self._kept(item, holder, declared, "which is to give it up")
+            if culprit:
+                what = f'GPU "{taken[0]}" is held by {culprit}'
+                problems.append(f"{where}: {what}. Wait until it is free, or choose another.")
+        return problems
 
     def _compatibility(self, workspaces: Sequence[Workspace], verdict: Verdict) -> None:
         """Whether what is in the image runs on this driver and these GPUs; the error at run time would not say."""
@@ -169,12 +193,14 @@ class Preflight:
                 continue
         return "another process"
 
-    def _kept(self, item: Workspace, holder: Container, declared: Dict[str, Workspace]) -> str:
-        """Why another workspace of ours keeps this port for now; empty if it does not."""
+    def _kept(
+        self, item: Workspace, holder: Container, declared: Dict[str, Workspace], to_change: str = MOVES
+    ) -> str:
+        """Why another workspace of ours keeps this port (or GPU) for now; empty if it does not."""
         if holder.workspace == item.name or self.recreate == "always":
             return ""
         other = declared.get(holder.workspace)
-        state = "which is no longer declared" if other is None else "which is to move to another port"
+        state = "which is no longer declared" if other is None else to_change
         if other is not None and self.recreate == "never":
             return f'workspace "{holder.workspace}", {state} (recreate is set to never)'
         logins = self.engine.logins_in(holder)

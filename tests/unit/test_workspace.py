@@ -527,6 +527,32 @@ def test_a_port_that_a_workspace_in_use_still_holds(monkeypatch: pytest.MonkeyPa
     assert holder("idle") == ""
 
 
+def test_a_gpu_that_a_workspace_in_use_still_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    docker = FakeDocker([container(nlp(name="old"))], TRAINING)
+    monkeypatch.setattr(host.shutil, "which", lambda _: "/usr/bin/docker")
+    monkeypatch.setattr(host, "_enabled", list)
+    engine = host.Engine(docker)
+    found = engine.look([])
+    heir = nlp(name="new", port=2299)
+
+    def said(*declared: model.Workspace, recreate: str = "idle", people: Any = None) -> list[str]:
+        look = preflight.Preflight(docker, engine, found, recreate, people=people)
+        return look._gpus_in_use("new", declared[0], {item.name: item for item in declared})
+
+    assert said(heir) == [
+        'new: GPU "nvidia.com/gpu=0" is held by workspace "old", which is no longer declared but is in use '
+        "(ada: python3 train.py (since 14:02:12)). Wait until it is free, or choose another."
+    ]
+    assert "which is to give it up but is in use" in said(heir, nlp(name="old", gpus=["nvidia.com/gpu=1"]))[0]
+    assert said(nlp(name="new", gpus=["nvidia.com/gpu=all"]))
+    assert said(nlp(name="new", gpus=["nvidia.com/gpu=1"])) == []
+    assert said(nlp(name="new", gpu_shared=True)) == []
+    assert said(heir, recreate="always") == []
+    assert said(heir, people=["grace"]) == []
+    docker.top = ""
+    assert said(heir) == []
+
+
 @pytest.mark.parametrize(
     ("window", "inside", "outside"),
     [("02:00-05:00", (120, 299), (119, 300)), ("22:30-01:00", (1350, 0, 59), (60, 1349)), ("", (), (0, 720))],

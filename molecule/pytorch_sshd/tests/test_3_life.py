@@ -203,10 +203,11 @@ def test_removed_with_its_entry_and_the_home_is_kept(host: Any) -> None:
     assert code == 0, out
     assert not host.file("/etc/systemd/system/multi-user.target.wants/devnode-workspace@vision.service").exists
     heir = {"name": "heir", "port": PORTS["vision"], "bind_address": node_address()}
-    heir |= {"owner": {"name": "ada", "uid": 2001}}
+    heir |= {"owner": {"name": "ada", "uid": 2001}, "gpus": ["nvidia.com/gpu=1"]}
     code, out, changed = converge("--extra-vars", json.dumps({"pytorch_sshd_workspaces": ["{{ nlp }}", heir]}))
     assert (code != 0, changed) == (True, 0)
     assert 'is taken by workspace "vision", which is no longer declared but is in use (grace: sleep 300' in out
+    assert 'GPU "nvidia.com/gpu=1" is held by workspace "vision", which is no longer declared but is in use' in out
     time.sleep(6)  # longer than the container's own program takes to see that its description is gone
     assert host.check_output("docker exec devnode-vision pgrep -cx sleep") == "1"
     assert ssh("vision", "grace", "true").returncode != 0
