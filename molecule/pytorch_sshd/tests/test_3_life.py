@@ -9,6 +9,7 @@ import subprocess
 import time
 from typing import Any
 
+import pytest
 from pytorch_sshd_lab import (
     CONTAINER,
     EPHEMERAL,
@@ -132,6 +133,7 @@ def test_who_loses_a_key_loses_the_session_that_it_opened(host: Any) -> None:
     assert code == 0, out
 
 
+@pytest.mark.skipif(os.environ.get("DEVNODE_TESTS") != "full", reason="the full run: six runs of roles and modules")
 def test_the_host_key_changes_in_stages_and_sessions_stay(host: Any) -> None:
     def go(stage: str) -> str:
         arguments = f"stage={stage} directory=/var/lib/devnode/workspaces/nlp/host_keys wait_hours=0"
