@@ -99,8 +99,8 @@ def main() -> int:
     took, _ = play(pytorch_sshd_workspaces=[], pytorch_sshd_image_environment=environment, **always)
     note("image: build with the engine's cache", round(took, 2))
     if args.cold:
-        packages = ["ca-certificates", "curl", "git", "less", "nano", "openssh-client", "openssh-server", "procps"]
-        packages += ["rsync", "sudo", "tini", "tmux", "bash"]
+        packages = ["ca-certificates", "cron", "curl", "git", "less", "nano", "openssh-client", "openssh-server"]
+        packages += ["procps", "rsync", "sudo", "tini", "tmux", "bash"]
         took, _ = play(pytorch_sshd_workspaces=[], pytorch_sshd_packages=packages, **always)
         note("image: build without it", round(took, 2))
     RESULT.parent.mkdir(parents=True, exist_ok=True)

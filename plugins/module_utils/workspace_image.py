@@ -14,6 +14,7 @@ from typing import Dict, Iterable, List, Mapping
 from ansible_collections.devnode.gpu.plugins.module_utils import validators
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
 
+SOURCE = "https://github.com/devnode/devnode.gpu"
 NAME_RE = re.compile(r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*")
 REGISTRY_RE = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?(?:/[a-z0-9._/-]+)?")
 
@@ -78,9 +79,14 @@ def problems(name: str, base: str, registry: str, others: List[str]) -> List[str
     return found
 
 
-def labels(base: str, base_id: str, context: Mapping[str, str], version: str) -> Dict[str, str]:
-    """What the image says about itself."""
+def labels(
+    base: str, base_id: str, context: Mapping[str, str], version: str, base_digest: str = ""
+) -> Dict[str, str]:
+    """What the image says about itself. A base that no registry gave has no digest."""
+    known = {"org.opencontainers.image.base.digest": base_digest} if base_digest else {}
     return {
+        **known,
+        "org.opencontainers.image.source": SOURCE,
         "org.opencontainers.image.title": "PyTorch workspace with sshd",
         "org.opencontainers.image.base.name": base,
         "devnode.image.base-id": base_id,

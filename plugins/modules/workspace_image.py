@@ -228,7 +228,8 @@ class Images:
             self._compare(self.given["base"])
             base_id = self._inspect(self.given["base"])["Id"]
             words = ["build", "--quiet", "--tag", self.image]
-            for name, value in model.labels(self.given["base"], base_id, self.context, VERSION).items():
+            digest = self.digests.get(self.given["base"], "")
+            for name, value in model.labels(self.given["base"], base_id, self.context, VERSION, digest).items():
                 words += ["--label", f"{name}={value}"]
             self._docker([*words, "-"], data=model.pack(self.context))
             self._accept()

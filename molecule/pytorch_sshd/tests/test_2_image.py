@@ -74,6 +74,8 @@ def test_name_and_labels(host: Any) -> None:
     config = json.loads(host.check_output("docker image inspect %s", image))[0]["Config"]
     assert config["Labels"]["devnode.image.inputs"].startswith(tag.rpartition("-")[2])
     assert config["Labels"]["org.opencontainers.image.base.name"].startswith("devnode-lab/pytorch:")
+    assert config["Labels"]["devnode.collection"] == "0.1.0"
+    assert config["Labels"]["org.opencontainers.image.source"].endswith("/devnode.gpu")
     assert config["Entrypoint"][0] == "/usr/bin/tini"
     assert not config.get("User")
 
