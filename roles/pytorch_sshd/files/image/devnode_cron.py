@@ -10,10 +10,10 @@
 It lies in ~/.config/devnode/crontab, so a new container has it too. Jobs get the variables of your sessions.
 """
 
-# The crontab of the distribution cannot serve people here: it needs a group that it gains when it starts, and a workspace
-# gives nobody new privileges; and what it writes goes with the container. So the container's main process reads each
-# person's table as that person, puts the sessions' variables above it (cron sets a PATH of its own, and /etc/environment
-# cannot say every value), has the real crontab check and install it, and leaves the answer for the person to read.
+# The crontab of the distribution cannot serve people here: it needs a group that it gains when it starts, and a
+# workspace gives nobody new privileges; and what it writes goes with the container. So the container's main process
+# reads each person's table as that person, puts the sessions' variables above it (cron sets a PATH of its own, and
+# /etc/environment cannot say every value), has the real crontab check and install it, and leaves the answer to read.
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ PLACE = ".config/devnode/crontab"
 ANSWERS = Path("/run/devnode/crontabs")
 LIMIT = 65536
 LINE = 990  # cron reads 1,000 characters of a variable and takes the rest for a line of its own
-PATIENCE = 20.0  # seconds; the main process looks every 5
+PATIENCE = 45.0  # seconds; the main process looks every 5
 AGAIN = 10.0  # seconds between two starts of cron
 
 
-# --- the main process's side ---------------------------------------------------------------------------------------------
+# --- the main process's side ------------------------------------------------------------------------------------------
 
 
 def assignment(name: str, value: str) -> str:
@@ -65,7 +65,7 @@ def in_their_lines(said: str, above: int) -> str:
     return "\n".join(line for line in text.strip().splitlines() if not line.startswith("errors in crontab file"))
 
 
-def read_as(uid: int, path: Path) -> "str | None":
+def read_as(uid: int, path: Path) -> str | None:
     """A person's file, read with their rights: root would follow their links anywhere."""
     words = ["head", "-c", str(LIMIT + 1), "--", str(path)]
     try:
@@ -77,7 +77,7 @@ def read_as(uid: int, path: Path) -> "str | None":
     return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
 
 
-def install(login: str, text: "str | None") -> str:
+def install(login: str, text: str | None) -> str:
     """Hand a table to cron, or take it away; what is wrong with it, in words."""
     words = [REAL, "-u", login, "-"] if text is not None else [REAL, "-u", login, "-r"]
     done = subprocess.run(words, input=text, capture_output=True, text=True, check=False)
@@ -90,8 +90,8 @@ class Crontabs:
     def __init__(
         self,
         home: Callable[[str], Path] = lambda login: Path("/home") / login,
-        read: Callable[[int, Path], "str | None"] = read_as,
-        give: Callable[[str, "str | None"], str] = install,
+        read: Callable[[int, Path], str | None] = read_as,
+        give: Callable[[str, str | None], str] = install,
         answers: Path = ANSWERS,
     ) -> None:
         self.home, self.read, self.give, self.answers = home, read, give, answers
@@ -156,7 +156,7 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-# --- people's side -------------------------------------------------------------------------------------------------------
+# --- people's side ----------------------------------------------------------------------------------------------------
 
 
 def main(argv: list[str]) -> int:
