@@ -15,8 +15,10 @@ mistakes in the rest of the person's configuration.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 from ansible_collections.devnode.gpu.plugins.module_utils.client_readme import readme
@@ -38,6 +40,11 @@ NAMES_PER_BLOCK = 100
 # An option's value, or several for an option that may be repeated (each adds to the others, so the first does not win).
 Options = Dict[str, Tuple[str, ...]]
 _REPEATED = ("IdentityFile", "LocalForward")
+# ssh keeps whether and which in two places, each with its first value: an earlier "yes" gets a later socket.
+_TWO_PARTS, _FLAGS = ("ForwardAgent",), (("yes",), ("no",))
+# "ProxyJump none" would do as well, but the ssh of Debian's updates (seen with 9.2p1-2+deb12u10 and 10.0p1-7+deb13u4)
+# lets a later ProxyCommand through. This one keeps both away, in every version.
+_DIRECTLY = "ProxyCommand none"
 # What makes a host that host: never shared.
 _OWN = ("HostName", "HostKeyAlias", "LocalForward", "RequestTTY", "RemoteCommand")
 # What reads better beside the hosts of its section than at the end of the file.
@@ -146,10 +153,14 @@ def config(view: ClientView, generator: str = GENERATOR) -> str:
         if not hosts:
             continue
         own = [options[id(host)] for host in hosts]
-        common = _take_common(own, _OWN, unanimous=False)
+        # What adds up stays in a pattern's own block, where names can be taken out.
+        common = _take_common(
+            own, (*_OWN, *_REPEATED, *_TWO_PARTS) if hosts is view.patterns else _OWN, unanimous=False
+        )
         text.append(f"# ---- {title}\n")
         for host in hosts:
-            text.append(_block(host.names, options[id(host)], host.reason, _forward_notes(host, ports)))
+            names = (*host.names, *_more_exact(host, view)) if hosts is view.patterns else host.names
+            text.append(_block(names, options[id(host)], host.reason, _forward_notes(host, ports)))
             if host.tmux:
                 text.append(_block((host.tmux_alias,), TMUX, "A session that outlives the line: Ctrl-b d leaves it"))
         if common:
@@ -262,13 +273,39 @@ def _take_common(hosts: Sequence[Options], never: Tuple[str, ...], unanimous: bo
         if name in never or not all(name in host for host in hosts):
             continue
         (value, count), *others = Counter(host[name] for host in hosts).most_common(2)
-        if others and (unanimous or name in _REPEATED or count < 2):
+        if others and (unanimous or count < 2 or name in _REPEATED or (name in _TWO_PARTS and value not in _FLAGS)):
             continue
         common[name] = value
         for host in hosts:
             if host[name] == value:
                 del host[name]
     return common
+
+
+def _more_exact(pattern: Host, view: ClientView) -> List[str]:
+    """The names before a pattern that it fits as well and would add something to: these are taken out of it."""
+    earlier = view.entries[: view.entries.index(pattern)]
+    return [
+        f"!{name}"
+        for host in earlier
+        if _adds(pattern, host, view)
+        for name in host.names
+        if any(_overlap(name, alias) for alias in pattern.aliases)
+    ]
+
+
+def _adds(pattern: Host, host: Host, view: ClientView) -> bool:
+    """Whether a pattern has what adds up: of all other options ssh takes the first, which is the host's own."""
+    keys, own = (set(entry.identity_files or view.identity_files) for entry in (pattern, host))
+    return bool(pattern.forwards or keys - own or (pattern.agent and pattern.agent != host.agent))
+
+
+def _overlap(name: str, pattern: str) -> bool:
+    """Whether both may fit one name. Of two patterns only the beginnings count: to take out more does no harm."""
+    if not re.search(r"[*?]", name):
+        return fnmatchcase(name, pattern)
+    first, second = (re.split(r"[*?]", text)[0] for text in (name, pattern))
+    return first.startswith(second) or second.startswith(first)
 
 
 def _aliases(hosts: Sequence[Host]) -> List[Tuple[str, ...]]:
@@ -294,7 +331,7 @@ def _block(
             for value in options[name]:
                 if notes and value in notes:
                     lines.append(f"    # {notes[value]}")
-                lines.append(f"    {name} {value}")
+                lines.append(f"    {_DIRECTLY if (name, value) == ('ProxyJump', 'none') else f'{name} {value}'}")
     return "\n".join(lines) + "\n"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import fnmatch
 import os
 import pwd
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.devnode.gpu.plugins.module_utils.client_render import TMUX, host_options, local_ports
-from ansible_collections.devnode.gpu.plugins.module_utils.client_view import ClientView, parse_views
+from ansible_collections.devnode.gpu.plugins.module_utils.client_view import ClientView, Host, parse_views
 
 Effective = dict[str, list[str]]
 
@@ -140,6 +141,30 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
 }
 
+# What a person may have below our Include, against everything that we set.
+HOSTILE = """
+Host *
+    HostName elsewhere.example.org
+    HostKeyAlias elsewhere
+    Port 9
+    User nobody
+    ProxyCommand false
+    ForwardAgent yes
+    ControlPath /tmp/everybody-%r
+    ControlMaster autoask
+    ControlPersist yes
+    StrictHostKeyChecking no
+    UserKnownHostsFile /dev/null
+    GlobalKnownHostsFile /etc/passwd
+    IdentitiesOnly no
+    PreferredAuthentications password
+    UpdateHostKeys yes
+    ServerAliveInterval 0
+    Compression yes
+    AddKeysToAgent yes
+    ConnectTimeout 1
+"""
+
 
 def raw(**changes: Any) -> dict[str, Any]:
     """VIEW with changes."""
@@ -187,9 +212,15 @@ def home() -> str:
     return pwd.getpwuid(os.getuid()).pw_dir
 
 
-def compare(view: ClientView, alias: str, found: Effective, home: str) -> None:
-    """What ssh -G printed against what we mean for this alias."""
-    host = next(host for host in view.entries if alias in host.names)
+def typed(view: ClientView) -> list[str]:
+    """Every name as it is typed; for a pattern, one that fits it."""
+    fitting = [alias.replace("*", "zzz").replace("?", "z") for host in view.patterns for alias in host.aliases]
+    return [name for host in view.jumps + view.hosts for name in host.names] + fitting
+
+
+def compare(view: ClientView, alias: str, found: Effective, home: str, rest: Effective | None = None) -> None:
+    """What ssh -G printed against what we mean for this name, and `rest`: what it prints without any configuration."""
+    host = entry(view, alias)
     options = host_options(host, view, local_ports(view))
     if host.tmux and alias == host.tmux_alias:
         options.update(TMUX)
@@ -197,10 +228,21 @@ def compare(view: ClientView, alias: str, found: Effective, home: str) -> None:
         if name in ("KexAlgorithms", "Ciphers"):
             assert found[name.lower()][0].startswith(values[0].lstrip("^")), (alias, name)
             continue
-        expected = [normal(name, value, home) for value in values]
+        expected = [normal(name, value, home).replace("%h", alias) for value in values]
         expected = [] if name in ("ProxyJump", "ControlPath") and expected == ["none"] else expected
         got = [re.sub(r"[0-9a-f]{40}$", "%C", value) for value in found.get(name.lower(), [])]
         assert got == expected, (alias, name)
+    assert "proxycommand" not in found, alias
+    if rest is not None:
+        ours = {name.lower() for name in options}
+        assert {name: found[name] for name in found.keys() - ours} == {name: rest[name] for name in rest.keys() - ours}
+
+
+def entry(view: ClientView, alias: str) -> Host:
+    """The entry that a name means: the one that has it, else the first pattern that it fits."""
+    named = (host for host in view.entries if alias in host.names)
+    fitting = (host for host in view.patterns if any(fnmatch.fnmatchcase(alias, name) for name in host.aliases))
+    return [*named, *fitting][0]
 
 
 def normal(name: str, value: str, home: str) -> str:
@@ -212,5 +254,5 @@ def normal(name: str, value: str, home: str) -> str:
     if name in ("StrictHostKeyChecking", "UpdateHostKeys", "ControlMaster", "AddKeysToAgent"):
         value = {"yes": "true", "no": "false", "4h": "14400"}.get(value, value)
     if name == "LocalForward":
-        value = re.sub(r"([0-9.]+):", r"[\1]:", value)
+        value = re.sub(r"([^ \[\]]+)(:[0-9]+)( |$)", r"[\1]\2\3", value)
     return value

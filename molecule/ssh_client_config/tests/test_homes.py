@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -58,7 +59,8 @@ def test_the_persons_own_host_star_does_not_win(host: Any) -> None:
     assert found["stricthostkeychecking"] in (["true"], ["yes"])
     assert found["userknownhostsfile"] == ["/home/ada/.ssh/devnode/known_hosts"]
     assert found["controlpath"][0].startswith("/home/ada/.ssh/cm/")
-    assert "proxyjump" not in options(host, "ada", "bastion")
+    assert not {"proxyjump", "proxycommand"} & set(options(host, "ada", "bastion"))
+    assert "proxycommand" not in found
     # Other hosts are still the person's own business.
     assert options(host, "ada", "github.com")["user"] == ["nobody"]
     assert options(host, "grace", "old")["user"] == ["somebody"]
@@ -78,13 +80,17 @@ def test_every_golden_file_means_here_what_it_says(host: Any, name: str) -> None
     if "mlkem" in config(view) and not host.run("ssh -V").stderr.startswith("OpenSSH_10"):
         pytest.skip("this ssh knows no ML-KEM, and the view was declared for one that does")
     golden = (ROOT / "tests/unit/golden/client" / name / "config").read_text()
-    aliases = [alias for entry in view.jumps + view.hosts for alias in entry.names]
-    script = "umask 077; cat >/root/golden; " + "; ".join(f"echo == {a}; ssh -G -F /root/golden {a}" for a in aliases)
-    done = host.run("printf %%s %s | sh -c %s", golden, script)
-    assert done.rc == 0, done.stderr
-    for text in done.stdout.split("== ")[1:]:
-        alias, _, printed = text.partition("\n")
-        samples.compare(view, alias, samples.parsed(printed), "/root")
+    names = samples.typed(view)
+    files = {"/root/golden": golden, "/root/hostile": golden + samples.HOSTILE}
+    put = "; ".join(f"printf %s {shlex.quote(content)} >{path}" for path, content in files.items())
+    ask = [(path, name) for path in (*files, "/dev/null") for name in names]
+    script = "; ".join(["umask 077", put, *(f"echo == && ssh -G -F {path} {name} || exit" for path, name in ask)])
+    answers = host.check_output("sh -c %s", script).split("==\n")[1:]
+    found = dict(zip(ask, map(samples.parsed, answers), strict=True))
+    for name in names:
+        ours, below, bare = (found[path, name] for path in (*files, "/dev/null"))
+        samples.compare(view, name, ours, "/root", bare)
+        samples.compare(view, name, below, "/root")
 
 
 def test_a_login_through_the_bastion_and_a_shared_connection(host: Any) -> None:
