@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.devnode.gpu.plugins.module_utils.client_check import parse_views
 from ansible_collections.devnode.gpu.plugins.module_utils.client_render import kit
-from ansible_collections.devnode.gpu.plugins.module_utils.client_view import parse_views
 
 from bench import ROOT, measure
 from bench.measure import BenchError

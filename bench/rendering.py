@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.devnode.gpu.plugins.module_utils.client_check import parse_views
 from ansible_collections.devnode.gpu.plugins.module_utils.client_render import kit
-from ansible_collections.devnode.gpu.plugins.module_utils.client_view import parse_views
 from ansible_collections.devnode.gpu.plugins.module_utils.topology import Source, load
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_view import views
 

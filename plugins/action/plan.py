@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.devnode.gpu.plugins.module_utils import (
-    client_view,
+    client_check,
     ssh_keygen,
     topology,
     topology_plan,
@@ -64,7 +64,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         machine = loaded.machine[inventory.name] if kind == "client" else None
         views, left_out = topology_view.views(loaded, machine)
         if host_keys != "none":
-            errors = client_view.parse_views(views, "client views")[1]
+            errors = client_check.parse_views(views, "client views")[1]
             if errors:
                 raise TopologyError([Problem("devnode_workspaces", "", error) for error in errors])
         found: dict[str, Any] = {"views": views, "left_out": left_out}

@@ -16,8 +16,9 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.devnode.gpu.plugins.module_utils.client_check import parse_views
 from ansible_collections.devnode.gpu.plugins.module_utils.client_render import KitFile, kit
-from ansible_collections.devnode.gpu.plugins.module_utils.client_view import ClientView, parse_views
+from ansible_collections.devnode.gpu.plugins.module_utils.client_view import ClientView
 
 RECORD = ".devnode-kits.json"
 

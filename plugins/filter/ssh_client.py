@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.devnode.gpu.plugins.module_utils.client_check import parse_views
 from ansible_collections.devnode.gpu.plugins.module_utils.client_render import KitFile, installed
-from ansible_collections.devnode.gpu.plugins.module_utils.client_view import ClientView, parse_views
+from ansible_collections.devnode.gpu.plugins.module_utils.client_view import ClientView
 
 File = dict[str, Any]
 

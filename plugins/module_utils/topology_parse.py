@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from ansible_collections.devnode.gpu.plugins.module_utils import client_view, validators
+from ansible_collections.devnode.gpu.plugins.module_utils import client_values, validators
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import PublicKey, public_key
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_read import Entry, Problems, read_entries
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import (
@@ -97,7 +97,7 @@ def git_name(value: Any) -> str:
 
 def openssh(value: Any) -> str:
     """A client's OpenSSH version."""
-    client_view.version(value if isinstance(value, str) else str(value))
+    client_values.version(value if isinstance(value, str) else str(value))
     return str(value)
 
 
@@ -151,15 +151,15 @@ def _client(user: Entry) -> Client:
 
 
 def _client_fields(raw: Entry) -> Client:
-    path = client_view.home_path
+    path = client_values.home_path
     return Client(
-        platform=raw.get("platform", lambda value: validators.choice(value, client_view.PLATFORMS), ""),
+        platform=raw.get("platform", lambda value: validators.choice(value, client_values.PLATFORMS), ""),
         openssh=raw.get("openssh", openssh, ""),
         account=raw.get("account", validators.login, ""),
         base_dir=raw.get("base_dir", path, ""),
         control_dir=raw.get("control_dir", path, ""),
         home=raw.get("home", validators.path, ""),
-        multiplexing=raw.get("multiplexing", client_view.multiplexing, ""),
+        multiplexing=raw.get("multiplexing", client_values.multiplexing, ""),
         bastion_identity_files=raw.each("bastion_identity_files", path),
         workspace_identity_files=raw.each("workspace_identity_files", path),
         project_keys=_mapping(raw, "project_keys", validators.name, path),

@@ -12,6 +12,7 @@ from typing import Any
 
 import client_samples as samples
 import pytest
+from ansible_collections.devnode.gpu.plugins.module_utils.client_check import parse_views
 from ansible_collections.devnode.gpu.plugins.module_utils.client_render import (
     NAMES_PER_BLOCK,
     TMUX,
@@ -22,7 +23,6 @@ from ansible_collections.devnode.gpu.plugins.module_utils.client_render import (
     known_hosts,
     local_ports,
 )
-from ansible_collections.devnode.gpu.plugins.module_utils.client_view import parse_views
 from ansible_collections.devnode.gpu.plugins.module_utils.version import GENERATOR
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -14,8 +14,9 @@ from typing import Any
 
 import client_samples as samples
 import pytest
+from ansible_collections.devnode.gpu.plugins.module_utils.client_check import parse_views
 from ansible_collections.devnode.gpu.plugins.module_utils.client_render import config
-from ansible_collections.devnode.gpu.plugins.module_utils.client_view import ClientView, Host, parse_views
+from ansible_collections.devnode.gpu.plugins.module_utils.client_view import ClientView, Host
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -7,14 +7,9 @@ from typing import Any
 
 import client_samples as samples
 import pytest
-from ansible_collections.devnode.gpu.plugins.module_utils.client_view import (
-    ClientView,
-    Host,
-    parse_views,
-    persist,
-    policy_id,
-    seconds,
-)
+from ansible_collections.devnode.gpu.plugins.module_utils.client_check import parse_views
+from ansible_collections.devnode.gpu.plugins.module_utils.client_values import seconds
+from ansible_collections.devnode.gpu.plugins.module_utils.client_view import ClientView, Host, persist, policy_id
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.devnode.gpu.plugins.module_utils import client_view
+from ansible_collections.devnode.gpu.plugins.module_utils import client_check
 from ansible_collections.devnode.gpu.plugins.module_utils.topology import Source, load
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_plan import bastion_plan, node_plan
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_view import missing_hosts, views
@@ -86,7 +86,7 @@ def test_views():
     found, left_out = views(loaded())
     ada, grace, olga = found
     assert left_out == []
-    assert client_view.parse_views(found)[1] == []
+    assert client_check.parse_views(found)[1] == []
     assert [host["aliases"] for host in ada["hosts"]] == [
         ["nlp", "nlp.gpu-01", "gpu-01"],
         ["team", "team.gpu-01"],
@@ -128,7 +128,7 @@ def _at_desk(machine, **client):
 
     topology = loaded(change)
     found, _left_out = views(topology, topology.machine["desk"])
-    assert client_view.parse_views(found)[1] == []
+    assert client_check.parse_views(found)[1] == []
     return found, views(topology)[0]
 
 
@@ -202,7 +202,7 @@ def test_a_workspace_without_a_known_key_is_left_out():
 
     found, left_out = views(loaded(change))
     assert left_out == ["nlp.gpu-01"]
-    assert client_view.parse_views(found)[1] == []
+    assert client_check.parse_views(found)[1] == []
     # gpu-01 must not lead somewhere else meanwhile
     assert [host["aliases"] for host in found[0]["hosts"]] == [["team", "team.gpu-01"], ["team.gpu-02", "gpu-02"]]
 
@@ -387,7 +387,7 @@ def test_plans_are_deterministic_and_views_are_sound(source):
     topology, again = load(source), load(source)
     found = views(topology)[0]
     assert found == views(again)[0]
-    assert client_view.parse_views(found)[1] == []
+    assert client_check.parse_views(found)[1] == []
     for node in NODES:
         assert json.dumps(node_plan(topology, node)) == json.dumps(node_plan(again, node))
 
