@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
+from functools import lru_cache
 from typing import Any, Callable, Dict, List, Optional, Tuple, TypeVar
 
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
@@ -18,7 +19,7 @@ class Reader:
     def __init__(self, cls: Any, raw: Any, where: str, errors: List[str]) -> None:
         self.where = where
         self.errors = errors
-        self.defaults = {spec.name: _default(spec) for spec in fields(cls)}
+        self.defaults = _defaults(cls)
         self.readable = isinstance(raw, dict)
         self.raw: Dict[Any, Any] = raw if self.readable else {}
         if not self.readable:
@@ -35,15 +36,14 @@ class Reader:
             if required is not None and self.readable:
                 self.errors.append(f"{self.where}.{name}: it is missing.")
             return default  # type: ignore[no-any-return]
-        return self._valid(f"{self.where}.{name}", value, validate, default)
+        return self._valid(name, value, validate, default)
 
     def many(self, name: str, validate: Callable[[Any], T], required: bool = False) -> Tuple[T, ...]:
         """The field's list of values."""
         values = self._list(name, required)
         if values is None:
             return self.defaults[name] or ()
-        at = f"{self.where}.{name}"
-        found = [self._valid(f"{at}[{index}]", value, validate, None) for index, value in enumerate(values)]
+        found = [self._valid(name, value, validate, None, index) for index, value in enumerate(values)]
         return tuple(value for value in found if value is not None)
 
     def objects(self, name: str, build: Callable[[Any, str, List[str]], T]) -> Tuple[T, ...]:
@@ -62,22 +62,36 @@ class Reader:
         self.errors.append(f"{self.where}.{name}: {show(value)} is no list.")
         return None
 
-    def _valid(self, at: str, value: Any, validate: Callable[[Any], T], default: Any) -> T:
+    def _valid(self, name: str, value: Any, validate: Callable[[Any], T], default: Any, index: int = -1) -> T:
         try:
             return validate(value)
         except InvalidError as error:
+            at = f"{self.where}.{name}" if index < 0 else f"{self.where}.{name}[{index}]"
             allowed = f" Allowed: {error.allowed}." if error.allowed else ""
             self.errors.append(f"{at}: {show(value)} {error.why}.{allowed}")
             return default  # type: ignore[no-any-return]
 
 
-def _default(spec: Any) -> Any:
-    return None if spec.default is MISSING else spec.default
+def once(validate: Callable[[Any], T]) -> Callable[[Any], T]:
+    """The same function, which looks at each text once only: in a fleet, every person's view has the same ones."""
+    known = lru_cache(maxsize=65536)(validate)
+    return lambda value: known(value) if isinstance(value, str) else validate(value)
+
+
+@lru_cache(maxsize=None)
+def _defaults(cls: Any) -> Dict[str, Any]:
+    return {spec.name: None if spec.default is MISSING else spec.default for spec in fields(cls)}
 
 
 def plain(value: Any) -> Any:
+    """Plain data, without what is at its default."""
+    if isinstance(value, (str, int)):
+        return value
     if isinstance(value, tuple):
         return [plain(item) for item in value]
-    if not hasattr(type(value), "__dataclass_fields__"):
-        return value
-    return {f.name: plain(getattr(value, f.name)) for f in fields(value) if getattr(value, f.name) != _default(f)}
+    found = {}
+    for name, default in _defaults(value.__class__).items():
+        item = getattr(value, name)
+        if item != default:
+            found[name] = plain(item)
+    return found

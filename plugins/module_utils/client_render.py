@@ -14,31 +14,30 @@ mistakes in the rest of the person's configuration.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
+from ansible_collections.devnode.gpu.plugins.module_utils.client_options import (
+    TMUX,
+    Options,
+    Ports,
+    all_options,
+    forward_line,
+    local_ports,
+)
 from ansible_collections.devnode.gpu.plugins.module_utils.client_readme import readme
 from ansible_collections.devnode.gpu.plugins.module_utils.client_view import (
     ClientView,
-    Forward,
     Host,
-    persist,
-    policy_id,
 )
 from ansible_collections.devnode.gpu.plugins.module_utils.version import GENERATOR
-
-# Local ports are chosen here: above the well-known ones, below those that systems hand out to outgoing connections.
-FIRST_LOCAL_PORT, LOCAL_PORTS = 20000, 10000
 
 # ssh takes quadratic time for a Host line: 6,000 names on one cost 130 ms more than on 60 lines (measured with 9.2).
 NAMES_PER_BLOCK = 100
 
-# An option's value, or several for an option that may be repeated (each adds to the others, so the first does not win).
-Options = Dict[str, Tuple[str, ...]]
 _REPEATED = ("IdentityFile", "LocalForward")
 # ssh keeps whether and which in two places, each with its first value: an earlier "yes" gets a later socket.
 _TWO_PARTS, _FLAGS = ("ForwardAgent",), (("yes",), ("no",))
@@ -49,8 +48,6 @@ _DIRECTLY = "ProxyCommand none"
 _OWN = ("HostName", "HostKeyAlias", "LocalForward", "RequestTTY", "RemoteCommand")
 # What reads better beside the hosts of its section than at the end of the file.
 _BY_SECTION = ("ProxyJump",)
-# What "<alias>-tmux" does.
-TMUX: Options = {"RequestTTY": ("yes",), "RemoteCommand": ("tmux new-session -A -s main",)}
 # The file's last block: what it is for, and its options in this order.
 _TOPICS: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
     ("", ("HostName", "HostKeyAlias", "Port", "User", "ProxyJump", "Compression")),
@@ -71,6 +68,8 @@ _TOPICS: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
     ("Fastest first of what this ssh knows.", ("KexAlgorithms", "Ciphers")),
     ("", ("LocalForward", "RequestTTY", "RemoteCommand")),
 )
+_TOPIC = {name: topic for topic, names in _TOPICS for name in names}
+_ORDER = {name: place for place, name in enumerate(_TOPIC)}
 
 
 @dataclass(frozen=True)
@@ -95,10 +94,11 @@ def kit(view: ClientView, generator: str = GENERATOR) -> List[KitFile]:
 
 def installed(view: ClientView, generator: str = GENERATOR) -> List[KitFile]:
     """The files that lie in base_dir once a kit is installed."""
+    ports = local_ports(view)
     files = [
-        KitFile("config", config(view, generator)),
+        KitFile("config", config(view, generator, ports)),
         KitFile("known_hosts", known_hosts(view, generator)),
-        KitFile("README.md", readme(view, local_ports(view), generator)),
+        KitFile("README.md", readme(view, ports, generator)),
     ]
     if view.platform != "windows":
         files.append(KitFile("devnode-ssh", asset="devnode-ssh", mode="0700"))
@@ -136,16 +136,16 @@ def known_hosts(view: ClientView, generator: str = GENERATOR) -> str:
     return "".join(f"{line}\n" for line in [f"# {_origin(view, generator)}", *sorted(set(lines))])
 
 
-def config(view: ClientView, generator: str = GENERATOR) -> str:
+def config(view: ClientView, generator: str = GENERATOR, ports: Optional[Ports] = None) -> str:
     """The person's ssh_config."""
-    ports = local_ports(view)
+    ports = local_ports(view) if ports is None else ports
     sections = [
         ("Jump hosts: the way in. They only pass connections on.", view.jumps),
         ("Workspaces", tuple(host for host in view.hosts if host.kind == "workspace")),
         ("Machines", tuple(host for host in view.hosts if host.kind == "host")),
         ("Patterns: every name that fits, as it is typed", view.patterns),
     ]
-    options = {id(host): host_options(host, view, ports) for host in view.entries}
+    options = all_options(view, ports)
     for_all = _take_common([options[id(host)] for host in view.entries], (*_OWN, *_BY_SECTION), unanimous=True)
 
     text = [_header(view, generator)]
@@ -169,96 +169,6 @@ def config(view: ClientView, generator: str = GENERATOR) -> str:
         text.append('# ---- Everything above. A list of names and no "Host *": other hosts are none of our business.\n')
         text.extend(_block(names, for_all, topics=True) for names in _aliases(view.entries))
     return "\n".join(text)
-
-
-def host_options(host: Host, view: ClientView, ports: Dict[Tuple[str, str], int]) -> Options:
-    """Every option of one host."""
-    stays = persist(host, view)
-    agent = next((agent for agent in view.agents if agent.name == host.agent), None)
-    forwardable = view.platform != "windows" and view.version >= (8, 2)
-    options: Options = {
-        "HostName": (host.hostname,),
-        "HostKeyAlias": (host.host_key_alias,) if host.host_key_alias else (),
-        "Port": (str(host.port),),
-        "User": (host.user,),
-        "ProxyJump": (host.jump or "none",),
-        "Compression": ("yes" if host.compression else "no",),
-        "UserKnownHostsFile": (f"{view.base_dir}/known_hosts",),
-        "GlobalKnownHostsFile": ("none" if view.platform == "windows" else "/dev/null",),
-        "StrictHostKeyChecking": ("yes",),
-        "UpdateHostKeys": ("no",),
-        # Before 8.5 it was on, and would have added addresses to our file.
-        "CheckHostIP": ("no",) if view.version < (8, 5) else (),
-        "IdentityFile": host.identity_files or view.identity_files,
-        "IdentitiesOnly": ("yes",),
-        "PreferredAuthentications": ("publickey",),
-        "AddKeysToAgent": (_add_keys(host, view),),
-        "ForwardAgent": (agent.socket if agent and forwardable else "yes" if host.own_agent else "no",),
-        "ControlMaster": ("no" if stays is None else "auto",),
-        "ControlPath": ("none" if stays is None else f"{view.sockets}/{policy_id(host, view)}-%C",),
-        "ControlPersist": ("no" if stays is None else str(stays),),
-        "ServerAliveInterval": (str(view.server_alive_interval),),
-        "ServerAliveCountMax": (str(view.server_alive_count),),
-        "ConnectTimeout": (str(view.connect_timeout),),
-        **_algorithms(view),
-        "LocalForward": tuple(
-            f"127.0.0.1:{ports[(host.aliases[0], forward.name)]} {_address(forward)}:{forward.port}"
-            for forward in host.forwards
-        ),
-        "RequestTTY": (host.request_tty,) if host.request_tty and not host.tmux else (),
-    }
-    return {name: values for name, values in options.items() if values}
-
-
-def local_ports(view: ClientView) -> Dict[Tuple[str, str], int]:
-    """(first alias, forward) -> local port.
-
-    A port follows from the names alone, so that it stays when other workspaces come and go; where two would get the
-    same, the later name looks on. The model may also say a port itself.
-    """
-    wanted = [(host.aliases[0], forward) for host in view.entries for forward in host.forwards]
-    wanted.sort(key=lambda pair: (pair[0], pair[1].name))
-    ports = {(alias, forward.name): forward.local_port for alias, forward in wanted if forward.local_port}
-    taken: Set[int] = set(ports.values())
-    for alias, forward in wanted:
-        if forward.local_port:
-            continue
-        port = next(port for port in _candidates(f"{alias}/{forward.name}") if port not in taken)
-        ports[(alias, forward.name)] = port
-        taken.add(port)
-    return ports
-
-
-def _candidates(name: str) -> Iterator[int]:
-    attempt = 0
-    while True:
-        digest = hashlib.sha256(f"{name}/{attempt}".encode()).digest()
-        yield FIRST_LOCAL_PORT + int.from_bytes(digest[:4], "big") % LOCAL_PORTS
-        attempt += 1
-
-
-def _address(forward: Forward) -> str:
-    return f"[{forward.host}]" if ":" in forward.host else forward.host
-
-
-def _add_keys(host: Host, view: ClientView) -> str:
-    # A project's key is for its own agent, with its destinations; added here it would have none.
-    if {agent.key_file for agent in view.agents} & set(host.identity_files or view.identity_files):
-        return "no"
-    # A lifetime came with 8.4. Windows' agent keeps what it is given for good, on the disk.
-    return "no" if view.platform == "windows" or view.version < (8, 4) else view.add_keys_to_agent
-
-
-def _algorithms(view: ClientView) -> Options:
-    """Cheaper algorithms in front of ssh's own list. An unknown name ends an older ssh: only for a declared version."""
-    if not view.fast_algorithms or not view.openssh:
-        return {}
-    options: Options = {}
-    if view.version >= (9, 9):
-        options["KexAlgorithms"] = ("^mlkem768x25519-sha256",)
-    if view.version >= (8, 1):
-        options["Ciphers"] = ("^aes128-gcm@openssh.com,aes256-gcm@openssh.com",)
-    return options
 
 
 def _take_common(hosts: Sequence[Options], never: Tuple[str, ...], unanimous: bool) -> Options:
@@ -323,26 +233,25 @@ def _block(
 ) -> str:
     lines = [f"# {reason}"] if reason else []
     lines.append("Host " + " ".join(aliases))
-    for topic, names in _TOPICS:
-        there = [name for name in names if name in options]
-        if topics and topic and there:
+    topic = ""
+    for name in sorted(options, key=_ORDER.__getitem__):
+        if topics and topic != _TOPIC[name]:
+            topic = _TOPIC[name]
             lines.append(f"    # {topic}")
-        for name in there:
-            for value in options[name]:
-                if notes and value in notes:
-                    lines.append(f"    # {notes[value]}")
-                lines.append(f"    {_DIRECTLY if (name, value) == ('ProxyJump', 'none') else f'{name} {value}'}")
+        for value in options[name]:
+            if notes and value in notes:
+                lines.append(f"    # {notes[value]}")
+            lines.append(f"    {_DIRECTLY if (name, value) == ('ProxyJump', 'none') else f'{name} {value}'}")
     return "\n".join(lines) + "\n"
 
 
-def _forward_notes(host: Host, ports: Dict[Tuple[str, str], int]) -> Dict[str, str]:
-    notes: Dict[str, str] = {}
-    for forward in host.forwards:
-        port = ports[(host.aliases[0], forward.name)]
-        notes[f"127.0.0.1:{port} {_address(forward)}:{forward.port}"] = (
-            f"{forward.name}: http://127.0.0.1:{port}{forward.path}"
+def _forward_notes(host: Host, ports: Ports) -> Dict[str, str]:
+    return {
+        forward_line(host, forward, ports): (
+            f"{forward.name}: http://127.0.0.1:{ports[(host.aliases[0], forward.name)]}{forward.path}"
         )
-    return notes
+        for forward in host.forwards
+    }
 
 
 def _origin(view: ClientView, generator: str) -> str:

@@ -18,10 +18,14 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from ansible_collections.devnode.gpu.plugins.module_utils import client_values as values
 from ansible_collections.devnode.gpu.plugins.module_utils import validators
-from ansible_collections.devnode.gpu.plugins.module_utils.client_reader import Reader, plain
+from ansible_collections.devnode.gpu.plugins.module_utils.client_reader import Reader, once, plain
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public_key
 
 POLICY_LENGTH = 6  # of policy_id
+
+_address, _alias, _line, _name = map(once, (validators.host, validators.host_alias, validators.line, validators.name))
+_login = once(values.login)
+_key = once(lambda value: public_key(value).bare)
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,9 @@ class Forward:
     def from_dict(cls, raw: Any, where: str, errors: List[str]) -> "Forward":
         read = Reader(cls, raw, where, errors)
         return cls(
-            name=read.one("name", validators.name, "unknown"),
+            name=read.one("name", _name, "unknown"),
             port=read.one("port", validators.port, 1),
-            host=read.one("host", validators.host),
+            host=read.one("host", _address),
             local_port=read.one("local_port", lambda value: validators.integer(value, 0, 65535)),
             path=read.one("path", values.url_path),
         )
@@ -60,7 +64,7 @@ class Agent:
     def from_dict(cls, raw: Any, where: str, errors: List[str]) -> "Agent":
         read = Reader(cls, raw, where, errors)
         return cls(
-            name=read.one("name", validators.name, "unknown"),
+            name=read.one("name", _name, "unknown"),
             socket=read.one("socket", values.home_path, "~/.ssh/agent"),
             key_file=read.one("key_file", values.home_path),
             destinations=read.many("destinations", values.destination),
@@ -96,18 +100,18 @@ class Host:
     @classmethod
     def from_dict(cls, raw: Any, where: str, errors: List[str], pattern: bool = False) -> "Host":
         read = Reader(cls, raw, where, errors)
-        alias = values.pattern if pattern else validators.host_alias
+        alias = values.pattern if pattern else _alias
         return cls(
             aliases=read.many("aliases", alias, required=True),
-            hostname=read.one("hostname", values.pattern_hostname if pattern else validators.host, "unknown"),
-            user=read.one("user", values.login, "unknown"),
-            host_key_alias=read.one("host_key_alias", validators.host_alias, None if pattern else "unknown"),
+            hostname=read.one("hostname", values.pattern_hostname if pattern else _address, "unknown"),
+            user=read.one("user", _login, "unknown"),
+            host_key_alias=read.one("host_key_alias", _alias, None if pattern else "unknown"),
             port=read.one("port", validators.port),
-            jump=read.one("jump", validators.host_alias),
+            jump=read.one("jump", _alias),
             kind=read.one("kind", lambda value: validators.choice(value, values.KINDS)),
             identity_files=read.many("identity_files", values.home_path),
             multiplexing=read.one("multiplexing", values.multiplexing),
-            agent=read.one("agent", validators.name),
+            agent=read.one("agent", _name),
             own_agent=read.one("own_agent", validators.boolean),
             shared=read.one("shared", validators.boolean),
             agent_on_shared=read.one("agent_on_shared", validators.boolean),
@@ -116,8 +120,8 @@ class Host:
             request_tty=read.one("request_tty", lambda value: validators.choice(values.yes_no(value), values.TTY)),
             tmux=read.one("tmux", validators.boolean),
             mosh_ports=read.one("mosh_ports", values.port_range),
-            mosh_address=read.one("mosh_address", validators.host),
-            reason=read.one("reason", validators.line),
+            mosh_address=read.one("mosh_address", _address),
+            reason=read.one("reason", _line),
             login=read.one("login", validators.boolean),
         )
 
@@ -145,8 +149,8 @@ class KnownHost:
         read = Reader(cls, raw, where, errors)
         marker = read.one("marker", lambda value: validators.choice(value, values.MARKERS))
         return cls(
-            names=read.many("names", values.known_name if marker else validators.host_alias, required=True),
-            keys=read.many("keys", lambda value: public_key(value).bare, required=True),
+            names=read.many("names", values.known_name if marker else _alias, required=True),
+            keys=read.many("keys", _key, required=True),
             marker=marker,
         )
 
@@ -198,9 +202,9 @@ class ClientView:
             agents=read.objects("agents", Agent.from_dict),
             platform=read.one("platform", lambda value: validators.choice(value, values.PLATFORMS)),
             openssh=read.one("openssh", values.openssh),
-            source=read.one("source", validators.line),
-            contact=read.one("contact", validators.line),
-            account=read.one("account", values.login),
+            source=read.one("source", _line),
+            contact=read.one("contact", _line),
+            account=read.one("account", _login),
             base_dir=read.one("base_dir", values.home_path),
             control_dir=read.one("control_dir", values.home_path),
             home=read.one("home", validators.path),

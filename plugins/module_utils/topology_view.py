@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.devnode.gpu.plugins.module_utils import client_view
+from ansible_collections.devnode.gpu.plugins.module_utils.client_reader import plain
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_check import JUPYTER_PORT
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import (
     Client,
@@ -19,6 +20,8 @@ from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import 
 )
 
 Places = List[Tuple[Workspace, Host]]
+# What many people's views have in common, made once: for a large fleet this is nearly all of them.
+Shared = Dict[Tuple[Any, ...], Dict[str, Any]]
 
 
 # Somebody with one key for bastions and another for what lies behind has two files.
@@ -35,6 +38,7 @@ def views(topology: Topology, machine: Optional[Machine] = None) -> Tuple[List[D
     places = _places(topology)
     found: List[Dict[str, Any]] = []
     left_out: List[str] = []
+    shared: Shared = {}
     for person in topology.people:
         if not (person.name in places or person.operator):
             continue
@@ -44,7 +48,7 @@ def views(topology: Topology, machine: Optional[Machine] = None) -> Tuple[List[D
             person = replace(person, client=_at(machine, person))
         reached = places.get(person.name, [])
         left_out.extend(_alias(place) for place in reached if _alias(place) not in topology.host_keys)
-        found.append(_view(topology, person, reached).to_dict())
+        found.append(_view(topology, person, reached, shared))
     return found, sorted(set(left_out))
 
 
@@ -78,30 +82,35 @@ def _places(topology: Topology) -> Dict[str, Places]:
     return places
 
 
-def _view(topology: Topology, person: Person, reached: Places) -> client_view.ClientView:
+def _view(topology: Topology, person: Person, reached: Places, shared: Shared) -> Dict[str, Any]:
     """Everything one person may reach, and how."""
     base = _base(person)
     places = [place for place in reached if _alias(place) in topology.host_keys]
-    nodes = [topology.node[name] for name in sorted({node.name for _workspace, node in reached})]
+    by_node: Dict[str, List[Workspace]] = {}
+    for workspace, node in reached:
+        by_node.setdefault(node.name, []).append(workspace)
     machines = list(topology.nodes) if person.operator else []
-    doors = sorted({node.bastion for node in nodes} | {door.name for door in topology.bastions if person.operator})
+    every = {door.name for door in topology.bastions if person.operator}
+    doors = sorted({topology.node[name].bastion for name in by_node} | every)
     # Chosen among all of them, so that a name does not move when a workspace's key becomes known.
-    defaults = {node.name: _default(person, [item for item, at in reached if at == node]) for node in nodes}
+    defaults = {name: _default(person, workspaces) for name, workspaces in by_node.items()}
     projects = sorted({workspace.project for workspace, _node in places})
     agents = [
         _agent(topology, person, name, places, base.sockets)
         for name in projects
         if topology.project[name].agent_forwarding
     ]
-    hosts = [_workspace(topology, person, place, defaults[place[1].name]) for place in places]
-    hosts += [_machine(person, node) for node in machines]
-    return replace(
-        base,
-        jumps=tuple(_jump(person, topology.bastion[name]) for name in doors),
-        hosts=tuple(hosts),
-        known_hosts=tuple(_known_hosts(topology, hosts, doors, projects)),
-        agents=tuple(agents),
-    )
+    view = replace(base, jumps=tuple(_jump(person, topology.bastion[name]) for name in doors), agents=tuple(agents))
+    hosts = []
+    for workspace, node in places:
+        default = workspace is defaults[node.name]
+        key = (workspace.name, node.name, default, person.client.tmux)
+        if key not in shared:
+            shared[key] = plain(_workspace(topology, (workspace, node), default, person.client.tmux))
+        hosts.append({**shared[key], "user": person.name})
+    hosts += [plain(_machine(person, node)) for node in machines]
+    known = _known_hosts(topology, [host["host_key_alias"] for host in hosts], doors, projects, shared)
+    return {**view.to_dict(), **({"hosts": hosts} if hosts else {}), **({"known_hosts": known} if known else {})}
 
 
 def _base(person: Person) -> client_view.ClientView:
@@ -160,13 +169,12 @@ def _machine(person: Person, node: Host) -> client_view.Host:
     )
 
 
-def _workspace(
-    topology: Topology, person: Person, place: Tuple[Workspace, Host], default: Workspace
-) -> client_view.Host:
+def _workspace(topology: Topology, place: Tuple[Workspace, Host], default: bool, tmux: bool) -> client_view.Host:
+    """The entry of a workspace, the same for everybody but for the account."""
     workspace, node = place
     aliases = [workspace.name] if workspace.nodes[0] == node.name else []
     aliases.append(workspace.host_key_alias(node.name))
-    if workspace is default:
+    if default:
         aliases.append(node.name)
     jupyter = [client_view.Forward(name="jupyter", port=JUPYTER_PORT)] if workspace.jupyter else []
     declared = [client_view.Forward(name=item.name, port=item.port) for item in workspace.forwards]
@@ -175,13 +183,13 @@ def _workspace(
         aliases=tuple(aliases),
         hostname=node.address,
         port=workspace.port,
-        user=person.name,
+        user="",
         host_key_alias=_alias(place),
         jump=node.bastion,
         agent=workspace.project if forwarding else "",
         shared=bool(workspace.members),
         agent_on_shared=workspace.agent_forwarding_shared,
-        tmux=person.client.tmux,
+        tmux=tmux,
         forwards=tuple(jupyter + sorted(declared, key=lambda item: item.name)),
         reason=f"workspace of {workspace.owner} on {node.name}",
     )
@@ -203,18 +211,23 @@ def _agent(topology: Topology, person: Person, project: str, places: Places, soc
 
 
 def _known_hosts(
-    topology: Topology, hosts: Iterable[client_view.Host], doors: Iterable[str], projects: Iterable[str]
-) -> List[client_view.KnownHost]:
-    names = sorted({host.host_key_alias for host in hosts} | set(doors))
-    keys: Dict[str, Sequence[Any]] = {name: topology.host_keys[name] for name in names if name in topology.host_keys}
+    topology: Topology, aliases: Iterable[str], doors: Iterable[str], projects: Iterable[str], shared: Shared
+) -> List[Dict[str, Any]]:
+    found: Dict[str, Dict[str, Any]] = {}
+    for name in {*aliases, *doors}:
+        if name in topology.host_keys:
+            if (name,) not in shared:
+                shared[(name,)] = _known_host(name, topology.host_keys[name])
+            found[name] = shared[(name,)]
     for project in projects:
         for git in topology.project[project].git_hosts:
             # By its bare name: it is what a project key's destinations are checked against.
-            keys.setdefault(git.name, git.keys)
-    return [
-        client_view.KnownHost(names=(name,), keys=tuple(sorted(key.bare for key in keys[name])))
-        for name in sorted(keys)
-    ]
+            found.setdefault(git.name, _known_host(git.name, git.keys))
+    return [found[name] for name in sorted(found)]
+
+
+def _known_host(name: str, keys: Sequence[Any]) -> Dict[str, Any]:
+    return {"names": [name], "keys": sorted(key.bare for key in keys)}
 
 
 def by_place(view: Mapping[str, Any]) -> List[str]:

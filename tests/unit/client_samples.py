@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.devnode.gpu.plugins.module_utils.client_check import parse_views
-from ansible_collections.devnode.gpu.plugins.module_utils.client_render import TMUX, host_options, local_ports
+from ansible_collections.devnode.gpu.plugins.module_utils.client_options import TMUX, host_options, local_ports
 from ansible_collections.devnode.gpu.plugins.module_utils.client_view import ClientView, Host
 
 Effective = dict[str, list[str]]

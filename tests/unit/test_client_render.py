@@ -13,15 +13,13 @@ from typing import Any
 import client_samples as samples
 import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils.client_check import parse_views
+from ansible_collections.devnode.gpu.plugins.module_utils.client_options import TMUX, host_options, local_ports
 from ansible_collections.devnode.gpu.plugins.module_utils.client_render import (
     NAMES_PER_BLOCK,
-    TMUX,
     config,
-    host_options,
     installed,
     kit,
     known_hosts,
-    local_ports,
 )
 from ansible_collections.devnode.gpu.plugins.module_utils.version import GENERATOR
 from hypothesis import HealthCheck, given, settings
