@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from typing import Any, Dict, List, Tuple
 
+from ansible_collections.devnode.gpu.plugins.module_utils.client_values import LOCAL_PORTS
 from ansible_collections.devnode.gpu.plugins.module_utils.client_view import POLICY_LENGTH, ClientView, Host, persist
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import show
 
@@ -42,7 +43,7 @@ def check(view: ClientView, where: str) -> List[str]:
         *_check_aliases(located),
         *_check_jumps(located, view),
         *_check_agents(located, view, where),
-        *_check_forwards(located),
+        *_check_forwards(located, where),
         *_check_known(located, view),
         *_check_identities(located, view, where),
         *_check_extras(located, view),
@@ -121,9 +122,15 @@ def _check_agents(located: _Located, view: ClientView, where: str) -> List[str]:
     return errors
 
 
-def _check_forwards(located: _Located) -> List[str]:
+def _check_forwards(located: _Located, where: str) -> List[str]:
     errors: List[str] = []
     taken: Dict[int, str] = {}
+    many = sum(len(host.forwards) for _at, host in located)
+    if many > LOCAL_PORTS:
+        errors.append(
+            f"{where}.hosts: {many} forwards in all, and each has a local port of its own, of which there are at most "
+            f"{LOCAL_PORTS}. Leave some out."
+        )
     for at, host in located:
         for index, forward in enumerate(host.forwards):
             here = f"{at}.forwards[{index}]"

@@ -8,6 +8,7 @@ import hashlib
 from operator import attrgetter
 from typing import Dict, Iterator, Set, Tuple
 
+from ansible_collections.devnode.gpu.plugins.module_utils.client_values import FIRST_LOCAL_PORT, LOCAL_PORTS
 from ansible_collections.devnode.gpu.plugins.module_utils.client_view import (
     ClientView,
     Forward,
@@ -15,9 +16,6 @@ from ansible_collections.devnode.gpu.plugins.module_utils.client_view import (
     persist,
     policy_id,
 )
-
-# Local ports are chosen here: above the well-known ones, below those that systems hand out to outgoing connections.
-FIRST_LOCAL_PORT, LOCAL_PORTS = 20000, 10000
 
 # An option's value, or several for an option that may be repeated (each adds to the others, so the first does not win).
 Options = Dict[str, Tuple[str, ...]]

@@ -20,6 +20,9 @@ PROFILES: Dict[str, Optional[int]] = {"interactive": 1800, "ci": 60, "high_secur
 MAX_PERSIST = 24 * 3600  # a shared connection that outlives a day is one that nobody remembers
 MAX_LIFETIME = 7 * 24 * 3600
 
+# Local ports are chosen here: above the well-known ones, below those that systems hand out to outgoing connections.
+FIRST_LOCAL_PORT, LOCAL_PORTS = 20000, 10000
+
 # A client whose version is not declared is taken to be at least this: Debian 11, RHEL 9, supported macOS and Windows.
 UNDECLARED_OPENSSH = (8, 4)
 OLDEST_OPENSSH = (8, 0)
@@ -115,7 +118,9 @@ def pattern(value: Any) -> str:
     if not isinstance(value, str) or not _PATTERN.fullmatch(value):
         raise InvalidError("is no pattern", allowed)
     if len(re.sub(r"[^a-z0-9]", "", re.split(r"[*?]", value)[0])) < 3:
-        raise InvalidError("would also take in hosts that are not ours, with their keys and agents", allowed)
+        raise InvalidError(
+            "would also take in hosts that are not ours, with their keys, agents and connections", allowed
+        )
     return value
 
 

@@ -16,7 +16,7 @@ sys.path[:0] = [str(ROOT / ".collections"), str(ROOT / "tests" / "unit")]
 
 import client_samples as samples  # noqa: E402
 from ansible_collections.devnode.gpu.plugins.module_utils.client_render import config  # noqa: E402
-from scc import accepted, run_as  # noqa: E402
+from scc import SSH, TOOL, accepted, good, run_as  # noqa: E402
 
 
 def options(host: Any, person: str, alias: str) -> samples.Effective:
@@ -116,6 +116,21 @@ def test_a_login_through_the_bastion_and_a_shared_connection(host: Any) -> None:
     closed = run_as(host, "ada", "~/.ssh/devnode/devnode-ssh close nlp bastion").stdout
     assert "nlp: closed" in closed
     assert run_as(host, "ada", "~/.ssh/devnode/devnode-ssh").stdout == "no open connection\n"
+
+
+def test_two_people_on_one_machine(host: Any) -> None:
+    """Each with an account, a key and connections of their own; neither gets at the other's."""
+    people = ("ada", "grace")
+    before = [accepted(host, person) for person in people]
+    for _ in range(2):
+        assert [good(host, f"{SSH} nlp id -un", person).strip() for person in people] == list(people)
+    assert [accepted(host, person) for person in people] == [count + 1 for count in before]
+    sockets = [good(host, "ls ~/.ssh/cm", person).split() for person in people]
+    assert [len(found) for found in sockets] == [2, 2]
+    theirs = f"/home/grace/.ssh/cm/{sockets[1][0]}"
+    assert "Permission denied" in run_as(host, "ada", f"ssh -S {theirs} -O check nlp").stderr
+    for person in people:
+        good(host, f"{TOOL} close --all", person)
 
 
 def test_a_killed_master_and_its_socket_heal_by_themselves(host: Any) -> None:
