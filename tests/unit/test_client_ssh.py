@@ -158,3 +158,14 @@ def check(view: ClientView, found: dict[str, samples.Effective]) -> None:
     """Every name's options are those we meant, and beside them ssh's own."""
     for name in samples.typed(view):
         samples.compare(view, name, found[name], samples.home(), samples.effective(Path("/dev/null"), name))
+
+
+def test_a_pattern_beside_thousands_of_names_that_it_fits(folder: Path) -> None:
+    """All of them are taken out of it, in a way that ssh reads quickly."""
+    names = [{**hosts(1)[0], "aliases": [f"host-{number}"], "forwards": []} for number in range(3000)]
+    wild = {"aliases": ["hos*"], "hostname": "%h.internal", "user": "ada", "identity_files": ["~/.ssh/b"]}
+    view = samples.view(hosts=names, patterns=[wild])
+    (folder / "config").write_text(config(view))
+    for name in ("host-0", "host-2999", "hoszzz"):
+        found = samples.effective(folder / "config", name)
+        samples.compare(view, name, found, samples.home(), samples.effective(Path("/dev/null"), name))

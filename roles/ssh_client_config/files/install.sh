@@ -94,7 +94,7 @@ install_kit() {
     fi
     chmod 0700 "$directory" "$directory/devnode-ssh" "$directory/install.sh"
     add_include
-    echo "Installed in $directory. Your names: $(awk '$1 == "Host" { n = $2 } $1 == "HostName" { printf "%s ", n }' "$directory/config")"
+    echo "Installed in $directory. Your names: $(awk '$1 == "Host" { n = $2 } $1 == "Match" { n = "" } $1 == "HostName" { printf "%s ", n }' "$directory/config")"
 }
 
 remove_kit() {
