@@ -224,7 +224,7 @@ class Images:
                 return
             self._room()
             if not self._inspect(self.given["base"]):
-                self._docker(["pull", "--quiet", self.given["base"]])
+                self._docker(["pull", "--quiet", self.given["base"]], what=self.given["base"])
             self._compare(self.given["base"])
             base_id = self._inspect(self.given["base"])["Id"]
             words = ["build", "--quiet", "--tag", self.image]
@@ -287,7 +287,7 @@ class Images:
 
     def _fetch(self, image: str) -> None:
         self._room()
-        self._do(f"pull {image}", ["pull", "--quiet", image])
+        self._do(f"pull {image}", ["pull", "--quiet", image], image)
 
     def _room(self) -> None:
         """A full disk in the middle of an image leaves an engine that does nothing any more: refused before."""
@@ -356,10 +356,10 @@ class Images:
             self._docker(["save", "--output", f"{path}.new", self.image])
             os.replace(f"{path}.new", path)
 
-    def _do(self, action: str, words: "List[str] | None") -> None:
+    def _do(self, action: str, words: "List[str] | None", what: str = "") -> None:
         self.actions.append(action)
         if words and not self.module.check_mode:
-            self._docker(words)
+            self._docker(words, what=what)
 
     def _engine(self) -> bool:
         return bool(shutil.which("docker")) and self._run(["version", "--format", "{{.Server.Version}}"])[0] == 0
@@ -374,11 +374,11 @@ class Images:
         words = ["login", "--username", self.given["registry_username"], "--password-stdin"]
         self._docker([*words, self.given["registry"].partition("/")[0]], data=self.given["registry_password"].encode())
 
-    def _docker(self, words: List[str], data: "bytes | None" = None) -> None:
+    def _docker(self, words: List[str], data: "bytes | None" = None, what: str = "") -> None:
         code, out, err = self._run(words, data)
         if code != 0:
             said = "\n".join((out + "\n" + err).strip().splitlines()[-25:])
-            raise ImageError(f"docker {words[0]} of {self.image} failed:\n{said}")
+            raise ImageError(f"docker {words[0]} of {what or self.image} failed:\n{said}")
 
     def _run(self, words: List[str], data: "bytes | None" = None) -> Tuple[int, str, str]:
         found: Tuple[int, str, str] = self.module.run_command(

@@ -121,7 +121,7 @@ def test_interrupted_build_recovers_and_bad_inputs_are_refused(host: Any) -> Non
     changed_input = {"pytorch_sshd_image_environment": {"LANG": "C.UTF-8", "BUILD": "again"}}
     code, out, _ = converge(**changed_input, pytorch_sshd_base_image="registry.invalid/none:1")
     assert code != 0
-    assert "registry.invalid/none:1" in out
+    assert "docker pull of registry.invalid/none:1 failed" in out
     code, out, changed = converge(**changed_input, pytorch_sshd_min_free="900t")
     assert (code != 0, changed) == (True, 0)
     assert "MiB free, and" in out
@@ -143,6 +143,9 @@ def test_interrupted_build_recovers_and_bad_inputs_are_refused(host: Any) -> Non
 
 def container_ids(host: Any) -> str:
     return str(host.check_output("docker ps -q --no-trunc"))
+
+
+PLAIN = "devnode-lab/plain:1"
 
 
 @contextmanager
@@ -178,10 +181,13 @@ def test_miniconda_and_a_declared_environment_in_a_base_without_pytorch(host: An
     plain = {"name": "plain", "port": 2204, "bind_address": node_address(), "host_key_alias": "plain.debian13"}
     plain |= {"owner": {"name": "ada", "uid": 2001}, "keys": {"ada": [key]}, "shm_size": "64m", "jupyter": False}
     listed = {"pytorch_sshd_workspaces": ["{{ nlp }}", "{{ vision }}", "{{ team }}", plain]}
-    more: dict[str, Any] = {"pytorch_sshd_base_image": base, "pytorch_sshd_jupyter": False}
+    more: dict[str, Any] = {"pytorch_sshd_base_image": PLAIN, "pytorch_sshd_jupyter": False}
     more |= {"pytorch_sshd_recreate": "never"}
     try:
         with conda_mirror(host) as (mirror, facts):
+            # pip takes nothing from a place without TLS, unless the image says so.
+            trusted = f"FROM {base}\\nENV PIP_TRUSTED_HOST={mirror.split(':')[1].strip('/')}\\n"
+            host.check_output(f"printf '{trusted}' | docker build -q -t {PLAIN} -")
             installer = facts["installers"][-1]
             conda = {"installer_url": f"{mirror}/{installer['file']}", "installer_sha256": installer["sha256"]}
             conda |= {"mirror": {"channels": {"conda-forge": f"{mirror}/channels"}, "pypi": f"{mirror}/simple"}}
@@ -211,5 +217,5 @@ def test_miniconda_and_a_declared_environment_in_a_base_without_pytorch(host: An
         host.run("systemctl disable devnode-workspace@plain; rm -rf /var/lib/devnode/workspaces/plain")
         assert converge()[0] == 0
         made = [one for one in tags(host) if one != image_of(host)]
-        host.run(f"docker image rm -f {' '.join([base, *made])}")
+        host.run(f"docker image rm -f {' '.join([PLAIN, base, *made])}")
     assert container_ids(host).split() == before
