@@ -75,6 +75,22 @@ def test_node():
     assert team["host_key_alias"] == "team.gpu-01"
 
 
+def test_a_workspace_of_several_nodes_has_the_same_port_and_numbers_on_each():
+    one, other = (
+        {key: value for key, value in item.items() if key not in ("bind_address", "host_key_alias")}
+        for node in ("gpu-01", "gpu-02")
+        for item in node_plan(loaded(), node)["workspaces"]
+        if item["name"] == "team"
+    )
+    assert one == other
+    assert (one["port"], one["owner"]["uid"], [item["uid"] for item in one["members"]]) == (2210, 2002, [2001])
+
+
+def test_a_nodes_role_knows_who_is_still_here():
+    assert node_plan(loaded(), "gpu-01")["people"] == ["ada", "grace", "olga"]
+    assert node_plan(loaded(_leaves("grace")), "gpu-02")["people"] == ["ada", "olga"]
+
+
 def test_a_node_alone_needs_no_other_nodes_variables():
     def change(values):
         values["nodes"]["gpu-02"] = None
