@@ -131,7 +131,7 @@ def test_interrupted_build_recovers_and_bad_inputs_are_refused(host: Any) -> Non
         wait_until("the build runs", lambda: host.run("pgrep -f '[d]ocker build'").rc == 0, 60)
         host.check_output("pkill -f '[d]ocker build'")
         assert run.wait(120) != 0
-    assert container_ids(host) == before
+    wait_until("the engine has ended the build's own container", lambda: container_ids(host) == before, 60)
     code, out, _ = converge(**slow, pytorch_sshd_recreate="never")
     assert code == 0, out
     code, out, changed = converge(**slow, pytorch_sshd_recreate="never")
