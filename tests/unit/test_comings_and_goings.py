@@ -14,8 +14,8 @@ import pytest
 from ansible_collections.devnode.gpu.plugins.filter.workspace_files import workspace_files
 from ansible_collections.devnode.gpu.plugins.module_utils import (
     access,
+    client_check,
     client_render,
-    client_view,
     conda_env,
     conda_state,
     firewall,
@@ -90,7 +90,7 @@ def rendered(moment: Moment) -> dict[str, dict[str, str]]:
         wall = {"services": [], "egress": [], "containers": {}, "egress_resolvers": [], **plan["firewall"]}
         named = (wall["services"], wall["egress"], wall["containers"], [], wall["egress_resolvers"])
         out[name]["/etc/nftables"] = repr(firewall.make_plan(*named))
-    parsed, errors = client_view.parse_views(views(topology, None)[0], "views")
+    parsed, errors = client_check.parse_views(views(topology, None)[0], "views")
     assert errors == []
     for view in parsed:
         out[f"kit of {view.person}"] = {f"/kit/{one.name}": one.content for one in client_render.kit(view)}
