@@ -8,9 +8,11 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", "."))
 SCENARIO = Path(os.environ.get("MOLECULE_SCENARIO_DIRECTORY", "."))
+TINY = Path(__file__).parent / "lab" / "nvidia" / "tiny-image.sh"
 
 Done = subprocess.CompletedProcess[str]
 
@@ -48,6 +50,26 @@ def wait_until(true: Callable[[], bool], what: str, seconds: float = 60) -> None
     while not true():
         assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}"
         time.sleep(0.5)
+
+
+def outside(host: str, *command: str) -> Done:
+    """A command in a host, by the engine that runs it: also while the host has no sshd."""
+    container = f"{os.environ.get('DEVNODE_PREFIX', 'devnode')}-{SCENARIO.name}-{host}"
+    return subprocess.run(["docker", "exec", container, *command], capture_output=True, text=True, check=False)
+
+
+def restart(host: str, until: str) -> None:
+    """Restart a host, as its power button does, until a unit is up again."""
+    container = f"{os.environ.get('DEVNODE_PREFIX', 'devnode')}-{SCENARIO.name}-{host}"
+    subprocess.run(["docker", "restart", container], check=True, capture_output=True)
+    wait_until(lambda: outside(host, "systemctl", "is-active", until).returncode == 0, f"{until} is up on {host}")
+
+
+def tiny_image(host: Any, name: str = "lab/tiny:1") -> str:
+    """An image in the host's engine, made of the host's own shell; no registry is asked."""
+    if host.run(f"docker image inspect {name}").rc != 0:
+        host.check_output(f"cat >/tmp/tiny-image.sh <<'END'\n{TINY.read_text()}\nEND\nsh /tmp/tiny-image.sh {name}")
+    return name
 
 
 def address(host: str) -> str:

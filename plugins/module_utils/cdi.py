@@ -62,6 +62,20 @@ def device_paths(text: str) -> Dict[str, List[str]]:
     return _from_yaml(text)
 
 
+def too_new(text: str, below: str) -> List[str]:
+    """What is wrong with a specification's format where runtimes read only older ones."""
+    found = re.search(r"^\s*[{\"]*cdiVersion\"?\s*:\s*[\"']?(\d+(?:\.\d+)*)", text, re.MULTILINE) or re.search(
+        r"\"cdiVersion\"\s*:\s*\"(\d+(?:\.\d+)*)\"", text
+    )
+    if not below or not found or _numbers(found.group(1)) < _numbers(below):
+        return []
+    return [f"its format {found.group(1)} is too new for a runtime of this host, which reads those before {below}"]
+
+
+def _numbers(version: str) -> Tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
 def _from_json(spec: Dict[str, Any]) -> Dict[str, List[str]]:
     common = _edit_paths(spec.get("containerEdits") or {})
     kind = spec["kind"]

@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from ansible_collections.devnode.gpu.plugins.module_utils import openpgp
 from ansible_collections.devnode.gpu.plugins.module_utils.daemon_json import compact, merged, version_of
+from ansible_collections.devnode.gpu.plugins.module_utils.other_runtimes import RUNTIMES
 
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 REGISTRY = re.compile(
@@ -29,7 +30,12 @@ TOOLKIT_CVES = (
     ("CVE-2025-23267", "1.17.8"),
     ("CVE-2026-24260", "1.19.1"),
 )
-TOOLKIT_REPOSITORY = "https://nvidia.github.io/libnvidia-container/stable/deb/$(ARCH)"
+# By how a system is packaged; Ansible's os_family says which.
+PACKAGING = {"Debian": "apt", "RedHat": "rpm"}
+TOOLKIT_REPOSITORIES = {
+    "apt": "https://nvidia.github.io/libnvidia-container/stable/deb/$(ARCH)",
+    "rpm": "https://nvidia.github.io/libnvidia-container/stable/rpm/$basearch",
+}
 TOOLKIT_PACKAGES = (
     "nvidia-container-toolkit",
     "nvidia-container-toolkit-base",
@@ -175,22 +181,23 @@ def toolkit_plan(inputs: Mapping[str, Any]) -> Dict[str, Any]:
     errors = _toolkit_errors(inputs)
     if errors:
         return {"errors": errors}
-    version = inputs["version"]
+    version, packaging = inputs["version"], PACKAGING[inputs["family"]]
+    form = "{}={}-*" if packaging == "apt" else "{}-{}-*"
     runtime = {"runtimes": {"nvidia": {"path": "nvidia-container-runtime", "args": []}}}
     limits = (
         "This engine is older than 25 and knows no CDI. GPUs go through the nvidia runtime there (docker run --runtime "
         "nvidia -e NVIDIA_VISIBLE_DEVICES=0): a systemctl daemon-reload can take a running container's GPU away, and "
         "devnode.gpu's workspaces need an engine of 25 or newer."
     )
-    modern = merged({"features": {"cdi": True}}, runtime if inputs["docker_runtime"] else {})
+    modern = merged({"features": {"cdi": True}}, runtime if inputs["nvidia_runtime"] else {})
+    docker = [{"since": "25.0", "settings": modern}, {"before": "25.0", "settings": runtime, "note": limits}]
     return {
         "errors": [],
-        "packages": [f"{name}={version}-*" for name in TOOLKIT_PACKAGES] if not inputs["files"] else [],
+        "packaging": packaging,
+        "repository": inputs["repository"] or TOOLKIT_REPOSITORIES[packaging],
+        "packages": [form.format(name, version) for name in TOOLKIT_PACKAGES] if not inputs["files"] else [],
         "names": list(TOOLKIT_PACKAGES),
-        "versioned": [
-            {"since": "25.0", "settings": modern},
-            {"before": "25.0", "settings": runtime, "note": limits},
-        ],
+        "versioned": docker if "docker" in inputs["runtimes"] else [],
     }
 
 
@@ -204,8 +211,18 @@ def _toolkit_errors(inputs: Mapping[str, Any]) -> List[str]:
             f"nvidia_container_toolkit_version: {inputs['version']} is below nvidia_container_toolkit_minimum_version "
             f"({inputs['minimum_version']}).{known} Ask for {inputs['minimum_version']} or newer."
         )
+    if inputs["family"] not in PACKAGING:
+        out.append(
+            f"This host is of the family {inputs['family']}, and NVIDIA has no packages of its toolkit for that. "
+            f"There are some for: {', '.join(PACKAGING)} and their relatives."
+        )
     if inputs["files"]:
-        if inputs["repository"] != TOOLKIT_REPOSITORY:
+        if inputs["family"] == "RedHat":
+            out.append(
+                "nvidia_container_toolkit_files: are Debian packages, and this host takes RPMs. Give it a "
+                "mirror instead (nvidia_container_toolkit_repository)."
+            )
+        if inputs["repository"]:
             out.append(
                 "nvidia_container_toolkit_files, nvidia_container_toolkit_repository: both are given. "
                 "Packages come either from files or from a repository; remove one."
@@ -217,6 +234,12 @@ def _toolkit_errors(inputs: Mapping[str, Any]) -> List[str]:
                 )
     else:
         out += fingerprint_errors("nvidia_container_toolkit_repository_fingerprints", inputs["fingerprints"])
+    for index, value in enumerate(inputs["runtimes"]):
+        if value not in RUNTIMES:
+            out.append(
+                f'nvidia_container_toolkit_runtimes[{index}]: "{value}" is not a runtime that this role knows. '
+                f"Allowed: {', '.join(RUNTIMES)}."
+            )
     for index, value in enumerate(inputs["devices"]):
         if not CDI_NAME.fullmatch(str(value)):
             out.append(

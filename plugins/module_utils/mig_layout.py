@@ -95,6 +95,9 @@ def apply(layout: Mapping[str, Sequence[str]], run: Run, check: bool = False) ->
     for gpu in todo:
         trouble = _cut(gpu, list(layout[gpu]), mode[gpu] == "enabled", run)
         if trouble:
+            if now[gpu] and layout[gpu]:
+                back = run([SMI, "mig", "-i", gpu, "-cgi", ",".join(now[gpu]), "-C"])[0] == 0
+                trouble += f" Its MIG devices are {'again as they were' if back else 'gone'}."
             result.errors.append(trouble)
             break
     return result

@@ -354,7 +354,8 @@ def main() -> None:
         module.fail_json(msg="names, files: give exactly one of them.")
     if not os.path.exists("/usr/bin/dpkg-query"):
         module.fail_json(
-            msg="This host has no dpkg, so it is neither Debian nor Ubuntu. Others are not supported here yet."
+            msg="This host has no dpkg, so it is neither Debian nor Ubuntu. Where RPMs are supported at all (role "
+            "nvidia_container_toolkit), the play has to gather facts first, so that the role knows the system."
         )
     try:
         result = Task(module).run()

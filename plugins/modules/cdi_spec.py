@@ -31,6 +31,11 @@ options:
     type: list
     elements: str
     default: []
+  below:
+    description: The format of NVIDIA's specifications has to be older than this, because a runtime of this host cannot
+      read it or newer ones. Empty means any.
+    type: str
+    default: ""
   units:
     description: Units that write the specification. The first one that exists on the host is used.
     type: list
@@ -115,7 +120,9 @@ class Host:
         for file in self._files():
             try:
                 with open(file, encoding="utf-8") as spec:
-                    paths.update(cdi.device_paths(spec.read()))
+                    text = spec.read()
+                paths.update(cdi.device_paths(text))
+                troubles += [f"{file}: {one}" for one in cdi.too_new(text, self.module.params["below"])]
             except (OSError, UnicodeDecodeError, cdi.CdiError) as error:
                 troubles.append(f"{file}: {error}")
         there = [path for needed in paths.values() for path in needed if os.path.exists(path)]
@@ -148,6 +155,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "devices": {**texts, "default": []},
+            "below": {"type": "str", "default": ""},
             "units": {**texts, "default": ["nvidia-cdi-refresh.service", "devnode-cdi-refresh.service"]},
             "spec_dirs": {"type": "list", "elements": "path", "default": ["/etc/cdi", "/var/run/cdi"]},
         },

@@ -13,7 +13,7 @@ description:
     that
     it does not name are left alone.
   - Nothing is touched while a process runs on a GPU that would change; that is returned as pending, and tried again by
-    the next run. CDI specifications have to be written again afterwards (M(devnode.gpu.cdi_spec) does).
+    the next run. CDI specifications are written again afterwards, where the unit for that is there.
 author: The devnode.gpu authors (@devnode)
 attributes:
   check_mode:
@@ -58,6 +58,9 @@ from typing import List, Tuple
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.devnode.gpu.plugins.module_utils import dockerd, mig_layout
 
+# Each MIG device is a CDI device of its own. At boot these run after the layout; now they have to be told.
+REFRESH = ("nvidia-cdi-refresh.service", "devnode-cdi-refresh.service")
+
 
 def main() -> None:
     module = AnsibleModule(argument_spec={"layout": {"type": "dict", "required": True}}, supports_check_mode=True)
@@ -77,6 +80,10 @@ def main() -> None:
         "pending": pending,
         "diff": [{"prepared": "".join(f"{line}\n" for line in result.changes)}] if changed else [],
     }
+    if changed and not result.errors and not module.check_mode:
+        unit = next((name for name in REFRESH if dockerd.read_unit(module.run_command, name).exists), None)
+        if unit and module.run_command(["systemctl", "restart", unit])[0]:
+            pending.append(f"CDI specifications are those of before: {unit} failed (journalctl -u {unit})")
     for one in pending:
         module.warn(one)
     if result.errors:

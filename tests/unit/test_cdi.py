@@ -122,3 +122,18 @@ def test_a_gpu_counts_by_index_or_uuid() -> None:
 def test_unresolved_names_device_and_path() -> None:
     assert cdi.unresolved({"a/b=0": ["/x", "/y"]}, ["/x"]) == [("a/b=0", "/y")]
     assert cdi.unknown(["a/b=0", "a/b=7"], ["a/b=0"]) == ["a/b=7"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "---\ncdiVersion: 0.7.0\nkind: x",
+        'cdiVersion: "0.7.0"\n',
+        '{"cdiVersion": "0.7.0"}',
+        '{"a": 1, "cdiVersion":"0.7.0"}',
+    ],
+)
+def test_a_format_that_a_runtime_cannot_read(text: str) -> None:
+    assert "its format 0.7.0 is too new" in cdi.too_new(text, "0.7.0")[0]
+    assert cdi.too_new(text, "0.8.0") == cdi.too_new(text, "") == []
+    assert cdi.too_new("kind: x", "0.7.0") == []

@@ -37,10 +37,12 @@ def toolkit(**changes: Any) -> dict[str, Any]:
     return {
         "version": "1.19.1",
         "minimum_version": "1.19.1",
-        "repository": ei.TOOLKIT_REPOSITORY,
+        "family": "Debian",
+        "repository": "",
         "fingerprints": ["C95B321B61E88C1809C4F759DDCAE044F796ECB0"],
         "files": [],
-        "docker_runtime": False,
+        "runtimes": ["docker"],
+        "nvidia_runtime": False,
         "devices": [],
     } | changes
 
@@ -141,7 +143,18 @@ def test_the_toolkits_packages_and_settings() -> None:
     assert plan["versioned"][0] == {"since": "25.0", "settings": {"features": {"cdi": True}}}
     assert "runtimes" in plan["versioned"][1]["settings"]
     assert "knows no CDI" in plan["versioned"][1]["note"]
-    assert "runtimes" in ei.toolkit_plan(toolkit(docker_runtime=True))["versioned"][0]["settings"]
+    assert "runtimes" in ei.toolkit_plan(toolkit(nvidia_runtime=True))["versioned"][0]["settings"]
+    assert ei.toolkit_plan(toolkit(runtimes=["podman"]))["versioned"] == []
+
+
+def test_where_the_toolkit_comes_from_by_the_family_of_the_system() -> None:
+    debian, redhat = ei.toolkit_plan(toolkit()), ei.toolkit_plan(toolkit(family="RedHat"))
+    assert (debian["packaging"], redhat["packaging"]) == ("apt", "rpm")
+    assert debian["repository"].endswith("/stable/deb/$(ARCH)")
+    assert redhat["repository"].endswith("/stable/rpm/$basearch")
+    assert redhat["packages"] == [f"{name}-1.19.1-*" for name in ei.TOOLKIT_PACKAGES]
+    mirror = "https://mirror.example.com/rpm"
+    assert ei.toolkit_plan(toolkit(family="RedHat", repository=mirror))["repository"] == mirror
 
 
 def test_below_the_floor_the_cves_are_named() -> None:
@@ -154,9 +167,15 @@ def test_below_the_floor_the_cves_are_named() -> None:
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
+        ({"family": "Suse"}, "This host is of the family Suse, and NVIDIA has no packages"),
+        (
+            {"family": "RedHat", "files": [{"path": "/a", "sha256": "0" * 64}]},
+            "are Debian packages, and this host takes RPMs",
+        ),
         ({"version": "latest"}, 'nvidia_container_toolkit_version: "latest" is not a version'),
         ({"version": "1.19.1-1"}, "is not a version"),
         ({"fingerprints": ["x"]}, "nvidia_container_toolkit_repository_fingerprints[0]"),
+        ({"runtimes": ["docker", "rkt"]}, 'nvidia_container_toolkit_runtimes[1]: "rkt" is not a runtime'),
         ({"devices": ["0"]}, 'nvidia_container_toolkit_devices[0]: "0" is not a CDI device'),
         ({"files": [{"path": "/a.deb", "sha256": "x"}]}, "nvidia_container_toolkit_files[0].sha256"),
         (

@@ -117,7 +117,10 @@ def test_what_does_not_exist_is_refused_before_anything(smi: Smi, layout: dict[s
 
 
 def test_what_does_not_fit_or_needs_a_reset_is_said(smi: Smi) -> None:
-    assert "Insufficient Resources" in mig_layout.apply({"1": ["7g.80gb", "1g.10gb"]}, smi).errors[0]
+    (error,) = mig_layout.apply({"1": ["7g.80gb", "1g.10gb"]}, smi).errors
+    assert "Insufficient Resources" in error
+    assert "again as they were" in error
+    assert smi.devices["1"] == ["3g.40gb", "3g.40gb"]
     smi.needs_reset = True
     assert "--gpu-reset -i 0" in mig_layout.apply({"0": ["7g.80gb"]}, smi).errors[0]
 

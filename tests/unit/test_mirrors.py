@@ -86,10 +86,11 @@ def test_apt_sources_as_the_tasks_render_them(tmp_path) -> None:
     """The very arguments of the tasks, taken out of the roles, rendered by Ansible."""
     arguments = {}
     for role in ("docker_engine", "nvidia_container_toolkit"):
-        for task in yaml.safe_load((ROOT / "roles" / role / "tasks/main.yml").read_text()):
-            if "devnode.gpu.apt_source" in task:
-                source = task["devnode.gpu.apt_source"]
-                arguments[source["name"]] = {key: source[key] for key in ("uris", "key", "key_url", "fingerprints")}
+        for file in sorted((ROOT / "roles" / role / "tasks").glob("*.yml")):
+            for task in yaml.safe_load(file.read_text()):
+                if "devnode.gpu.apt_source" in task:
+                    source = task["devnode.gpu.apt_source"]
+                    arguments[source["name"]] = {key: source[key] for key in ("uris", "key", "key_url", "fingerprints")}
     assert set(arguments) == set(EXPECTED)
     book = [
         {
@@ -99,6 +100,7 @@ def test_apt_sources_as_the_tasks_render_them(tmp_path) -> None:
                 **defaults("docker_engine"),
                 **defaults("nvidia_container_toolkit"),
                 **PROFILE,
+                **yaml.safe_load((ROOT / "roles/nvidia_container_toolkit/vars/main.yml").read_text()),
                 "ansible_facts": {"distribution": "Debian", "distribution_release": "trixie"},
                 "made": arguments,
             },

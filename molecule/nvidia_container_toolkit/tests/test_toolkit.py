@@ -4,17 +4,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import time
+import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from scenario_hosts import outside, play, restart, tiny_image
 
 IMAGE = "lab/tiny:1"
-TINY = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]) / "tests" / "lab" / "nvidia" / "tiny-image.sh"
 SPEC = "/var/run/cdi/nvidia.yaml"
 PACKAGES = (
     "nvidia-container-toolkit",
@@ -39,9 +36,7 @@ def cdi(host: Any) -> None:
 
 @pytest.fixture
 def image(host: Any, cdi: None) -> str:
-    if host.run(f"docker image inspect {IMAGE}").rc != 0:
-        host.check_output(f"cat >/tmp/tiny-image.sh <<'END'\n{TINY.read_text()}\nEND\nsh /tmp/tiny-image.sh {IMAGE}")
-    return IMAGE
+    return tiny_image(host, IMAGE)
 
 
 @pytest.fixture
@@ -151,6 +146,29 @@ def test_every_gpu_has_a_device(host: Any) -> None:
     assert f"nvidia.com/gpu={UUID_1}" in found["devices"]
 
 
+def test_a_run_that_changes_nothing_has_few_results(host: Any, cdi: None) -> None:
+    """The three roles together; each result costs about a quarter of a second."""
+    done = play("--limit", host.check_output("hostname"))
+    recap = re.search(r"ok=(\d+) +changed=(\d+) .* skipped=(\d+)", done.stdout)
+    assert done.returncode == 0, done.stdout
+    assert recap, done.stdout
+    ok, changed, skipped = (int(number) for number in recap.groups())
+    assert changed == 0, done.stdout
+    results = ok + skipped - 3  # the three include_role of the test's own play
+    print(f"{results} results: {ok} ok, {skipped} skipped")
+    assert results <= 25, done.stdout
+
+
+def test_an_exchanged_driver_is_pending_not_a_failure(host: Any, cdi: None) -> None:
+    host.check_output("sed -i s/580.95.05/570.195.03/ /proc/driver/nvidia/version")
+    try:
+        found = cdi_spec(host)
+        assert found["changed"] is False
+        assert "has to restart" in found["pending"][0]
+    finally:
+        host.check_output("sed -i s/570.195.03/580.95.05/ /proc/driver/nvidia/version")
+
+
 def test_a_container_has_the_gpu_it_was_given_and_no_other(host: Any, image: str) -> None:
     assert seen(host, "nvidia.com/gpu=0") == [f"GPU 0: NVIDIA L4 (UUID: {UUID_0})"]
     assert seen(host, "nvidia.com/gpu=1") == [f"GPU 0: NVIDIA L4 (UUID: {UUID_1})"]
@@ -203,34 +221,13 @@ def test_half_a_specification_is_written_again(host: Any, cdi: None) -> None:
 
 def test_after_a_reboot_the_devices_are_there_before_the_engine(host: Any, image: str) -> None:
     name = host.check_output("hostname")
-    container = f"{os.environ.get('DEVNODE_PREFIX', 'devnode')}-nvidia_container_toolkit-{name}"
-    subprocess.run(["docker", "restart", container], check=True, capture_output=True)
-    for _ in range(60):
-        done = subprocess.run(
-            ["docker", "exec", container, "systemctl", "is-active", "docker.service"], capture_output=True, check=False
-        )
-        if done.returncode == 0:
-            break
-        time.sleep(0.5)
+    restart(name, "docker.service")
 
     def at(unit: str, moment: str) -> int:
-        argv = ["docker", "exec", container, "systemctl", "show", unit, f"--property={moment}Monotonic", "--value"]
-        return int(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
+        return int(outside(name, "systemctl", "show", unit, f"--property={moment}Monotonic", "--value").stdout)
 
     assert (
         0 < at("nvidia-cdi-refresh.service", "InactiveEnterTimestamp") <= at("docker.service", "ExecMainStartTimestamp")
     )
-    run = [
-        "docker",
-        "exec",
-        container,
-        "docker",
-        "run",
-        "--rm",
-        "--device",
-        "nvidia.com/gpu=0",
-        image,
-        "nvidia-smi",
-        "-L",
-    ]
-    assert UUID_0 in subprocess.run(run, check=True, capture_output=True, text=True).stdout
+    run = ("docker", "run", "--rm", "--device", "nvidia.com/gpu=0", image, "nvidia-smi", "-L")
+    assert UUID_0 in outside(name, *run).stdout
