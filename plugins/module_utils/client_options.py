@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import hashlib
 from operator import attrgetter
-from typing import Dict, Iterator, Set, Tuple
+from typing import Dict, FrozenSet, Iterator, Set, Tuple
 
 from ansible_collections.devnode.gpu.plugins.module_utils.client_values import FIRST_LOCAL_PORT, LOCAL_PORTS
 from ansible_collections.devnode.gpu.plugins.module_utils.client_view import (
     ClientView,
     Forward,
     Host,
+    contested,
     persist,
     policy_id,
 )
@@ -29,24 +30,27 @@ def all_options(view: ClientView, ports: Ports) -> Dict[int, Options]:
     """id of an entry -> all of its options. What many entries share is worked out once: fleets are large."""
     ways: Dict[object, Options] = {}
     found: Dict[int, Options] = {}
+    twice = contested(view)
     for host in view.entries:
         way = _WAY(host)
         if way not in ways:
             ways[way] = _way(host, view)
-        found[id(host)] = {**ways[way], **_place(host, ports)}
+        found[id(host)] = {**ways[way], **_place(host, view, ports, twice)}
     return found
 
 
 def host_options(host: Host, view: ClientView, ports: Ports) -> Options:
     """Every option of one host."""
-    return {**_way(host, view), **_place(host, ports)}
+    return {**_way(host, view), **_place(host, view, ports, contested(view))}
 
 
-def _place(host: Host, ports: Ports) -> Options:
+def _place(host: Host, view: ClientView, ports: Ports, twice: FrozenSet[Tuple[str, int, str]]) -> Options:
     """What is different for nearly every host."""
     options: Options = {"HostName": (host.hostname,), "Port": (str(host.port),)}
     if host.host_key_alias:
         options["HostKeyAlias"] = (host.host_key_alias,)
+    if (host.hostname, host.port, host.user) in twice and persist(host, view) is not None:
+        options["ControlPath"] = (f"{view.sockets}/{policy_id(host, view, host.host_key_alias)}-%C",)
     if host.forwards:
         options["LocalForward"] = tuple(forward_line(host, forward, ports) for forward in host.forwards)
     return options

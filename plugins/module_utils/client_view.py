@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, FrozenSet, List, Optional, Tuple
 
 from ansible_collections.devnode.gpu.plugins.module_utils import client_values as values
 from ansible_collections.devnode.gpu.plugins.module_utils import validators
@@ -254,17 +254,25 @@ def persist(host: Host, view: ClientView) -> Optional[int]:
     return values.PROFILES[wanted] if wanted in values.PROFILES else values.seconds(wanted)
 
 
-def policy_id(host: Host, view: ClientView) -> str:
+def contested(view: ClientView) -> FrozenSet[Tuple[str, int, str]]:
+    """HostName, port and account that several entries lead to under different host keys: one address at two sites."""
+    keys: Dict[Tuple[str, int, str], str] = {}
+    places = [((host.hostname, host.port, host.user), host.host_key_alias) for host in view.entries]
+    return frozenset(place for place, key in places if keys.setdefault(place, key) != key)
+
+
+def policy_id(host: Host, view: ClientView, host_key: str = "") -> str:
     """Short name of what a shared connection was opened with: stands in the socket's name, in front of ssh's %C.
 
     %C is made of host, port, user and, in newer versions, the jump. Two entries that differ in key or agent, or that
-    reach the same inner address behind different bastions, must never use each other's connection.
+    reach the same inner address behind different bastions, must never use each other's connection. Neither must two
+    that expect different host keys at one place (`host_key`): the second would not look at the key at all.
     """
     agent = next((agent.socket for agent in view.agents if agent.name == host.agent), "own" if host.own_agent else "")
     behind = next((jump for jump in view.entries if host.jump in jump.aliases), None)
     way = (behind.hostname, behind.port, behind.host_key_alias) if behind else ()
     parts = (view.source, view.base_dir, host.identity_files or view.identity_files, agent, host.compression, way)
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:POLICY_LENGTH]
+    return hashlib.sha256(repr((*parts, host_key) if host_key else parts).encode()).hexdigest()[:POLICY_LENGTH]
 
 
 def _pattern_host(raw: Any, where: str, errors: List[str]) -> Host:

@@ -94,6 +94,8 @@ def test_aliases_with_another_agent_or_key_never_share_a_connection() -> None:
         {"identity_files": ["~/.ssh/other"]},
         {"jump": "bastion"},
         {"compression": True},
+        # Another key at the same place: who shared the connection would not look at it.
+        {"host_key_alias": "bastion"},
     ]
     for change in others:
         view = samples.view(hosts=[first, {**first, "aliases": ["two"], **change}], patterns=[])
