@@ -75,6 +75,9 @@ def main() -> int:
 
     def note(name: str, value: float) -> None:
         seconds[name] = value
+        # At once: a run that is ended before its end keeps what it has measured.
+        RESULT.parent.mkdir(parents=True, exist_ok=True)
+        RESULT.write_text(json.dumps(found, indent=2) + "\n")
         print(f"{name:46} {value:8.2f} s", flush=True)
 
     for count in (int(word) for word in args.counts.split(",")):
@@ -103,8 +106,6 @@ def main() -> int:
         packages += ["procps", "rsync", "sudo", "tini", "tmux", "bash"]
         took, _ = play(pytorch_sshd_workspaces=[], pytorch_sshd_packages=packages, **always)
         note("image: build without it", round(took, 2))
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps(found, indent=2) + "\n")
     print(f"written to {RESULT.relative_to(ROOT)}")
     return 0
 
