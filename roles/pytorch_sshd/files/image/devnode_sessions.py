@@ -44,7 +44,7 @@ class Logins:
             self.waiting.append((now, accepted.group(1), accepted.group(2)))
         elif child := CHILD.match(line):
             found: Keys = {}
-            for _, login, key in self.waiting:
+            for _dummy, login, key in self.waiting:
                 found.setdefault(login, []).append(key)
             self.sessions[int(child.group(1))] = {login: sorted(set(keys)) for login, keys in found.items()}
             self.arrived += 1
@@ -105,7 +105,7 @@ def _processes(proc: Path = Path("/proc")) -> dict[int, tuple[int, int, str]]:
     found = {}
     for folder in proc.glob("[0-9]*"):
         try:
-            name, _, rest = (folder / "stat").read_text(errors="replace").partition("(")[2].rpartition(")")
+            name, _dummy, rest = (folder / "stat").read_text(errors="replace").partition("(")[2].rpartition(")")
             if rest.split()[0] not in "ZX":
                 found[int(folder.name)] = (int(rest.split()[1]), folder.stat().st_uid, name)
         except (OSError, ValueError, IndexError):
@@ -114,7 +114,7 @@ def _processes(proc: Path = Path("/proc")) -> dict[int, tuple[int, int, str]]:
 
 
 def _below(pid: int, found: Mapping[int, tuple[int, int, str]]) -> list[int]:
-    below = [child for child, (parent, _, _) in found.items() if parent == pid]
+    below = [child for child, (parent, *_dummy) in found.items() if parent == pid]
     return below + [further for child in below for further in _below(child, found)]
 
 
