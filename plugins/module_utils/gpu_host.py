@@ -8,7 +8,7 @@ import glob
 import os
 from typing import Any, Dict, List, Tuple
 
-from ansible_collections.devnode.gpu.plugins.module_utils import cdi, dockerd, gpu_probe, workspace
+from ansible_collections.devnode.gpu.plugins.module_utils import cdi, dockerd, gpu_probe, other_runtimes, workspace
 from ansible_collections.devnode.gpu.plugins.module_utils.dockerd import Runner
 
 LIBRARIES = ("/usr/lib/*/libnvidia-ml.so.1", "/usr/lib64/libnvidia-ml.so.1", "/usr/lib/libnvidia-ml.so.1")
@@ -30,7 +30,7 @@ def gather(run: Runner) -> Dict[str, Any]:
         "hardware": hardware(),
         "secure_boot": secure_boot(run),
         "toolkit": toolkit(run),
-        "engine": engine(),
+        "engine": engine(run),
         "cdi_devices": cdi_devices(run),
         "in_use": in_use(run),
     }
@@ -148,10 +148,15 @@ def toolkit(run: Runner) -> str:
     return gpu_probe.tool_version(run([ctk, "--version"])[1]) if ctk else ""
 
 
-def engine() -> Dict[str, Any]:
-    """Docker's version, and whether it has CDI on; empty when none answers."""
+def engine(run: Runner) -> Dict[str, Any]:
+    """Docker's version, and whether it has CDI on; empty when none answers. The others' by their programs."""
     info = dockerd.ask(SOCKET, "/info", timeout=5) or {}
-    return {"docker": info.get("ServerVersion", ""), "cdi": bool(info.get("CDISpecDirs"))}
+    out = {"docker": info.get("ServerVersion", ""), "cdi": bool(info.get("CDISpecDirs"))}
+    for name in ("containerd", "crio", "podman"):
+        program = dockerd.find(name)
+        said = run([program, "--version"])[1] if program else ""
+        out[name] = ".".join(str(part) for part in other_runtimes.version_of(said))
+    return out
 
 
 def cdi_devices(run: Runner) -> List[str]:

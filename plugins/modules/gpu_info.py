@@ -83,7 +83,8 @@ toolkit:
   type: str
   returned: always
 engine:
-  description: Version of the C(docker) engine that answers, or empty, and whether it has C(cdi) on.
+  description: Version of the C(docker) engine that answers, or empty, and whether it has C(cdi) on. Versions of
+    C(containerd), C(crio) and C(podman), or empty.
   type: dict
   returned: always
 cdi_devices:

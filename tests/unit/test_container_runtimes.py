@@ -10,7 +10,7 @@ import tomllib
 
 import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils import containerd_config as cc
-from ansible_collections.devnode.gpu.plugins.module_utils import other_runtimes
+from ansible_collections.devnode.gpu.plugins.module_utils import dockerd, gpu_host, other_runtimes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -175,3 +175,14 @@ def test_crio_gets_a_file_of_its_own() -> None:
     assert made["cdi_spec_dirs"] == ["/etc/cdi", "/var/run/cdi"]
     assert made["runtimes"]["nvidia"] == {"runtime_path": cc.RUNTIME, "runtime_type": "oci"}
     assert "runtimes" not in tomllib.loads(other_runtimes.crio_drop_in(cdi=True, runtime=False))["crio"]["runtime"]
+
+
+def test_gpu_info_names_every_runtime_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {
+        "/usr/bin/containerd": "containerd github.com/containerd/containerd 1.7.24~ds1",
+        "/usr/bin/podman": "podman version 5.4.2",
+    }
+    monkeypatch.setattr(dockerd, "find", lambda name: f"/usr/bin/{name}" if f"/usr/bin/{name}" in said else None)
+    monkeypatch.setattr(dockerd, "ask", lambda *_args, **_more: None)
+    found = gpu_host.engine(lambda argv: (0, said[argv[0]], ""))
+    assert found == {"docker": "", "cdi": False, "containerd": "1.7.24", "crio": "", "podman": "5.4.2"}
