@@ -6,14 +6,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from scenario_hosts import tiny_image
 
 FILE = "/etc/docker/daemon.json"
-IMAGE = "lab/tiny:1"
-TINY = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]) / "tests" / "lab" / "nvidia" / "tiny-image.sh"
 DROPIN = "/etc/systemd/system/docker.service.d/test.conf"
 
 
@@ -41,10 +39,7 @@ def merge(host: Any, settings: dict[str, Any], check: bool = False, **more: Any)
 
 @pytest.fixture(scope="module")
 def image(host: Any) -> str:
-    if host.run(f"docker image inspect {IMAGE}").rc != 0:
-        script = TINY.read_text()
-        host.check_output(f"cat >/tmp/tiny-image.sh <<'END'\n{script}\nEND\nsh /tmp/tiny-image.sh {IMAGE}")
-    return IMAGE
+    return tiny_image(host)
 
 
 @pytest.fixture
@@ -195,6 +190,27 @@ def test_an_engine_that_does_not_come_up_gets_its_old_file_back(host: Any, clear
     assert "nosuchdriver" in result["msg"]
     assert host.file(FILE).content_string == before
     assert host.service("docker").is_running
+
+
+def test_a_wanted_restart_is_not_refused_by_the_start_limit(host: Any, newest: None, cleared: None) -> None:
+    host.check_output(
+        f"mkdir -p $(dirname {DROPIN}); printf '[Unit]\\nStartLimitIntervalSec=600\\nStartLimitBurst=1\\n' >{DROPIN}; "
+        "systemctl daemon-reload; systemctl reset-failed docker; systemctl restart docker"
+    )
+    result = merge(host, {"dns-search": ["example.invalid"]})
+    assert result["action"] == "restart", result
+    assert host.service("docker").is_running
+    # The limit is real: the next one by hand is refused.
+    assert host.run("systemctl restart docker").rc != 0
+
+
+def test_limits_that_the_machine_cannot_give_are_refused_with_both_numbers(host: Any) -> None:
+    most = int(host.check_output("sh -c 'ulimit -Hn'"))
+    limits = {"nofile": {"Name": "nofile", "Soft": 1024, "Hard": 5_000_000}}
+    result = merge(host, {"default-ulimits": limits}, path="/root/limits.json", service="none.service")
+    assert "default-ulimits.nofile: the hard limit asked for is 5000000" in result["msg"]
+    assert f"the most this machine gives is {most}" in result["msg"]
+    assert not host.file("/root/limits.json").exists
 
 
 def test_addresses_in_use_are_refused(host: Any) -> None:
