@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Each thing that can be wrong with a new machine, brought about for real, and what the operator reads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+from scenario_hosts import Done, play, root, ssh
+
+FULL = os.environ.get("DEVNODE_TESTS") == "full"
+HOST = "debian13"
+SUDOERS = "/etc/sudoers.d/90-cloud-init-users"
+SOURCES = "/etc/apt/sources.list.d/debian.sources"
+PROXY = "/etc/apt/apt.conf.d/90proxy"
+BACK = "/home/automation/back"
+LOCK = "/var/lib/dpkg/lock-frontend"
+HOLD = """\
+import fcntl, time
+file = open("{lock}", "w")
+fcntl.lockf(file, fcntl.LOCK_EX)
+open("/run/held", "w").close()
+time.sleep({seconds})
+"""
+# As root, without sudo and without Python: a transient unit puts things back, whatever is broken meanwhile.
+BROKEN = {
+    "a sudo that asks": (
+        f"mv {SUDOERS} /root/sudoers",
+        f"mv /root/sudoers {SUDOERS}",
+        "sudo: sudo asks automation for a password, and none was given",
+    ),
+    "no Python": (
+        "for one in /usr/bin/python3*; do mv $one $one.away; done",
+        "for one in /usr/bin/python3*.away; do mv $one ${one%.away}; done",
+        "python: there is no Python on this host",
+    ),
+    "a full disk": (
+        "fallocate -l $(( $(df -Pk /tmp | tail -1 | tr -s ' ' | cut -d' ' -f4) - 20000 ))k /tmp/full",
+        "rm /tmp/full",
+        "disk: /tmp has ",
+    ),
+    "another distribution": (
+        "cp -p /usr/lib/os-release /root/; sed -i 's/^VERSION_ID=.*/VERSION_ID=11/' /usr/lib/os-release",
+        "cp -p /root/os-release /usr/lib/os-release",
+        'distribution: "debian 11" is not a distribution',
+    ),
+    "no way to a repository": (
+        f"cp {SOURCES} /root/; sed -i 's#^URIs: .*#URIs: http://packages.invalid/debian#' {SOURCES}",
+        f"cp /root/debian.sources {SOURCES}",
+        "packages.invalid:80 (the name is not known here)",
+    ),
+    "a proxy that is not there": (
+        f"echo 'Acquire::http::Proxy \"http://127.0.0.1:3128\";' >{PROXY}",
+        f"rm {PROXY}",
+        "proxy 127.0.0.1:3128 (connection refused)",
+    ),
+}
+
+
+def in_background(unit: str, program: str, text: str) -> None:
+    """From a file: systemd would put its own values in the place of the script's dollars."""
+    root(HOST, f"cat >/run/{unit} <<'END'\n{text}\nEND\nsystemd-run --quiet --unit={unit} {program} /run/{unit}")
+
+
+@contextlib.contextmanager
+def broken(how: str, again: str) -> Iterator[None]:
+    """The way back waits on the host for a file in the account's own folder: no sudo is needed to ask for it."""
+    in_background("back", "/bin/sh", f"until test -e {BACK}; do sleep 0.2; done\n{again}\nrm {BACK}")
+    root(HOST, how)
+    try:
+        yield
+    finally:
+        done = ssh(HOST, f"touch {BACK}; timeout 20 sh -c 'until test ! -e {BACK}; do sleep 0.2; done'")
+        assert done.returncode == 0, done.stderr
+
+
+def refused(done: Done, *words: str) -> None:
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert f"{HOST} cannot be used as it is, and nothing was changed" in done.stdout
+    for one in words:
+        assert one in done.stdout
+    for ugly in ("Traceback", "MODULE FAILURE", "Exception"):
+        assert ugly not in done.stdout + done.stderr
+
+
+def test_everything_that_is_wrong_is_said_at_once() -> None:
+    seen = ("a sudo that asks", "no Python", "a full disk", "another distribution")
+    hows, agains, words = zip(*(BROKEN[one] for one in seen), strict=True)
+    with broken("\n".join(hows), "\n".join(agains)):
+        refused(play("--limit", HOST), *words)
+
+
+@pytest.mark.parametrize("what", BROKEN if FULL else ["no way to a repository"])
+def test_it_is_said_in_words_and_the_run_ends(what: str) -> None:
+    how, again, words = BROKEN[what]
+    with broken(how, again):
+        refused(play("--limit", HOST), words)
+
+
+def test_a_package_manager_at_work_is_named() -> None:
+    with _locked(60):
+        done = play("--limit", HOST, "-e", "preflight_wait=1")
+    assert done.returncode == 2
+    assert f"lock: {LOCK} is held by /usr/bin/python3 /run/held.py, process " in done.stdout
+    assert "also after 1 seconds" in done.stdout
+
+
+def test_a_package_manager_that_finishes_is_waited_for() -> None:
+    with _locked(6):
+        started = time.monotonic()
+        done = play("--limit", HOST)
+        assert done.returncode == 0, done.stdout
+        assert time.monotonic() - started > 2
+
+
+@contextlib.contextmanager
+def _locked(seconds: int) -> Iterator[None]:
+    root(HOST, "rm -f /run/held")
+    in_background("held.py", "/usr/bin/python3", HOLD.format(lock=LOCK, seconds=seconds))
+    root(HOST, "timeout 20 sh -c 'until test -e /run/held; do sleep 0.1; done'")
+    try:
+        yield
+    finally:
+        root(HOST, "systemctl stop held.py.service 2>/dev/null || true")
+
+
+def test_a_host_of_the_fleet_needs_neither_apt_nor_its_sources() -> None:
+    how, again, _words = BROKEN["no way to a repository"]
+    root(HOST, "mkdir -p /var/lib/devnode/file_set")
+    try:
+        with _locked(60), broken(how, again):
+            assert play("--limit", HOST).returncode == 0
+    finally:
+        root(HOST, "rmdir -p /var/lib/devnode/file_set 2>/dev/null || true")
