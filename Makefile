@@ -11,7 +11,7 @@ export PATH := $(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help venv demo demo-down test test-full lint sanity unit molecule bench docs site changelog lock clean
+.PHONY: help venv demo demo-down test test-full lint sanity unit cores molecule bench docs site changelog lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ sanity: venv  ## ansible-test sanity on what is shipped
 
 unit: venv  ## Unit and property tests
 	@$(BIN)/python tests/run.py unit
+
+cores: venv  ## Units on the oldest and the newest ansible-core (part of test-full)
+	@$(BIN)/python tests/run.py cores
 
 molecule: venv  ## One scenario: make molecule SCENARIO=ssh_server
 	@[ -n "$(SCENARIO)" ] || { echo "Say which: make molecule SCENARIO=<one of: $$(ls -d molecule/*/molecule.yml | cut -d/ -f2 | tr '\n' ' ')>"; exit 2; }

@@ -27,6 +27,7 @@ REPORT = ROOT / "tests" / "reports" / "full.md"
 FULL = {"DEVNODE_TESTS": "full", "HYPOTHESIS_PROFILE": "full"}
 GITHUB = ("docs/ci/github-fleet.yml", ".github/workflows/test.yml")
 GITLAB = "docs/ci/gitlab-fleet.yml"
+PROGRAMS = ("run", "role_docs", "docs_site", "cores")
 TAIL_LINES = 60
 # The whole lab last: it is the dearest, and the role scenarios say more precisely what broke.
 LAST_SCENARIO = "site"
@@ -60,7 +61,7 @@ def lint_steps() -> list[Step]:
         Step("ruff", ("ruff", "check", "plugins", "tests", "molecule", "bench")),
         # By this path mypy gives the modules the names that they have when Ansible imports them.
         Step("mypy", ("mypy", PLUGINS)),
-        Step("mypy-tests", ("mypy", "tests/run.py", "tests/role_docs.py", "tests/docs_site.py", "tests/lab", "bench")),
+        Step("mypy-tests", ("mypy", *(f"tests/{name}.py" for name in PROGRAMS), "tests/lab", "bench")),
         Step("ansible-lint", ("ansible-lint", "-c", ".config/ansible-lint.yml", "--offline")),
         Step("github", ("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *GITHUB)),
         Step(
@@ -78,6 +79,10 @@ def lint_steps() -> list[Step]:
 
 def sanity_steps() -> list[Step]:
     return [Step("sanity", (sys.executable, "tests/sanity.py"))]
+
+
+def core_steps() -> list[Step]:
+    return [Step("cores", (sys.executable, "tests/cores.py"))]
 
 
 def unit_steps() -> list[Step]:
@@ -183,7 +188,7 @@ def write_report(minutes: float, closing: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["gate", "full", "lint", "sanity", "unit", "molecule"])
+    parser.add_argument("what", choices=["gate", "full", "lint", "sanity", "unit", "cores", "molecule"])
     parser.add_argument("scenario", nargs="*")
     args = parser.parse_args()
     unknown = set(args.scenario) - set(scenario_names())
@@ -200,6 +205,8 @@ def main() -> int:
         total.add(run_all(sanity_steps()))
     if args.what in ("gate", "full", "unit"):
         total.add(run_all(unit_steps()))
+    if args.what in ("full", "cores"):
+        total.add(run_all(core_steps()))
     if args.what in ("gate", "full", "molecule"):
         total.add(molecule_all(args.scenario or scenario_names()))
     minutes = (time.monotonic() - started) / 60

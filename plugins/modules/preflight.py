@@ -193,9 +193,9 @@ def main() -> None:
     unreachable, warning = "", ""
     if "sources" not in skip and module.get_bin_path("apt-get"):
         unreachable, warning = preflight.sources_problem(sources(module))
-    module.exit_json(
-        changed=False, problems=[one for one in (locked, unreachable) if one], warnings=[warning] if warning else []
-    )
+    if warning:
+        module.warn(warning)
+    module.exit_json(changed=False, problems=[one for one in (locked, unreachable) if one])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 
+import cores
 import yaml
 from doc_blocks import ROOT
 
@@ -24,3 +25,11 @@ def test_one_version_everywhere() -> None:
     version = yaml.safe_load((ROOT / "galaxy.yml").read_text())["version"]
     assert version in yaml.safe_load((ROOT / "changelogs/changelog.yaml").read_text())["releases"]
     assert f"## v{version}" in (ROOT / "CHANGELOG.md").read_text().replace("\\", "")
+
+
+def test_the_cores_that_are_required_are_the_cores_that_are_tested() -> None:
+    """tests/cores.py runs the ends of the range."""
+    required = yaml.safe_load((ROOT / "meta/runtime.yml").read_text())["requires_ansible"]
+    oldest, newest = cores.CORES
+    major, minor, _patch = newest.version.split(".")
+    assert required == f">={oldest.version},<{major}.{int(minor) + 1}.0"
