@@ -13,7 +13,8 @@ ON_A_TERMINAL = "TERM=xterm LC_ALL=C.UTF-8 script -qec"
 
 @full_run
 def test_the_tmux_name_attaches_and_what_runs_there_outlives_the_line(host: Any) -> None:
-    good(host, f"{TOOL} close --all; tmux kill-server 2>/dev/null; true")
+    # A connection that is there: of two that start at once, only one could be the shared one.
+    good(host, f"{TOOL} close --all; tmux kill-server 2>/dev/null; {SSH} nlp true")
     unit = "systemd-run -q -p User=ada -p WorkingDirectory=/home/ada"
     host.check_output(f"{unit} -E TERM=xterm sh -c %s", "script -qec 'ssh -o BatchMode=yes nlp-tmux' /dev/null")
     sessions = f"timeout 20 sh -c 'until {SSH} nlp tmux ls 2>/dev/null | {{}}; do sleep 0.3; done'"

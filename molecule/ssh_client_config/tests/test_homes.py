@@ -157,3 +157,12 @@ def test_another_host_key_is_refused_without_a_question(host: Any) -> None:
     done = run_as(host, "ada", "ssh changed true </dev/null || exit 1")
     assert done.rc == 1
     assert "Host key verification failed" in done.stderr
+
+
+def test_a_host_is_known_by_its_certificate_and_by_the_name_in_it_only(host: Any) -> None:
+    """The same sshd under two names: the CA of the fleet vouches for the first."""
+    good(host, f"{SSH} one true")
+    refused = run_as(host, "ada", f"{SSH} two true || exit 1")
+    assert refused.rc == 1
+    assert "Host key verification failed" in refused.stderr
+    good(host, f"{TOOL} close --all")

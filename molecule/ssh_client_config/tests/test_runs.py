@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from typing import Any
 
 import pytest
 import testinfra
+from scc import SSH, TOOL, full_run, good
+from scenario_hosts import wait_until
 
 OTHERS = "/home/ada/.ssh/config /home/rita/.ssh/config /home/sam/dotfiles"
+
+ENVIRONMENT = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
 
 
 @pytest.fixture(scope="module")
@@ -25,18 +30,17 @@ def hosts() -> list[Any]:
 
 def converge(**variables: Any) -> str:
     """Run the scenario's play again with other input."""
-    done = subprocess.run(
-        [
-            "ansible-playbook",
-            f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}",
-            f"--extra-vars={json.dumps(variables)}",
-            os.path.join(os.environ["MOLECULE_SCENARIO_DIRECTORY"], "converge.yml"),
-        ],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"},
-    )
+    done = subprocess.run(command(**variables), capture_output=True, text=True, env=ENVIRONMENT)
     return done.stdout + done.stderr
+
+
+def command(**variables: Any) -> list[str]:
+    return [
+        "ansible-playbook",
+        f"--inventory={os.environ['MOLECULE_INVENTORY_FILE']}",
+        f"--extra-vars={json.dumps(variables)}",
+        os.path.join(os.environ["MOLECULE_SCENARIO_DIRECTORY"], "converge.yml"),
+    ]
 
 
 def test_managed_elsewhere_is_refused_before_anything_changes(hosts: list[Any]) -> None:
@@ -92,3 +96,26 @@ def test_everything_is_taken_away(hosts: list[Any]) -> None:
         for record in ("file_set/ssh_client_config.json", "ssh_include/ssh_client_config.json"):
             assert not host.file(f"/var/lib/devnode/{record}").exists
     assert converge(scenario_state="absent").count("changed=0") == 2
+
+
+@full_run
+def test_a_run_that_was_killed_in_the_middle_is_completed_by_the_next(hosts: list[Any]) -> None:
+    """Killed once the first home has its Include line: on that host the files are still to come, or just coming."""
+
+    def begun() -> bool:
+        return any(host.run("grep -q devnode /home/ada/.ssh/config").rc == 0 for host in hosts)
+
+    assert not begun()
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": ENVIRONMENT}
+    with subprocess.Popen(command(), start_new_session=True, **quiet) as run:
+        try:
+            wait_until(begun, "the Include line of ada")
+        finally:
+            os.killpg(run.pid, signal.SIGKILL)
+    for host in hosts:
+        good(host, "ssh -G github.com")
+    assert converge().count("failed=0") == 2
+    for host in hosts:
+        assert good(host, f"{SSH} nlp id -un").strip() == "ada"
+        good(host, f"{TOOL} close --all")
+    assert converge().count("changed=0") == 2
