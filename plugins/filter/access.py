@@ -12,7 +12,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils import access, bastion
 
 
 def _told(work: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    def run(people: Any, **options: str) -> dict[str, Any]:
+    def run(people: Any, **options: Any) -> dict[str, Any]:
         try:
             return work(people, **options)
         except (access.AccessError, bastion_setup.BastionError) as error:

@@ -67,15 +67,17 @@ def _key_file(directory: str, name: str, role: str, lines: list[str]) -> dict[st
 
 
 def operators(
-    people: Any, group: str = "devnode-operators", directory: str = "/etc/devnode/ssh/keys"
+    people: Any, group: str = "devnode-operators", directory: str = "/etc/devnode/ssh/keys", networks: Any = ()
 ) -> dict[str, Any]:
-    """Accounts and key files of the people who run the host."""
+    """Accounts and key files of the people who run the host; their keys count from these networks only, if any."""
     problems = Problems()
+    sources = problems.each("ssh_server_operator_networks", list(networks), validators.network, " of networks")
+    options = f'from="{",".join(sources)}" ' if sources else ""
     accounts, files = [], []
     for where, person in _people(problems, "ssh_server_operators", people, set()):
         keys = _keys(problems, f"{where}.keys", person["keys"])
         accounts.append(_account(person, group, "/bin/bash", f"/home/{person['name']}", True))
-        files.append(_key_file(directory, str(person["name"]), "ssh_server", [key.line for key in keys]))
+        files.append(_key_file(directory, str(person["name"]), "ssh_server", [options + key.line for key in keys]))
     if problems.found:
         raise AccessError("\n".join(problems.found))
     return {"accounts": accounts, "files": files, "names": _names(accounts)}
@@ -96,6 +98,15 @@ def relay_options(targets: list[tuple[str, int]]) -> str:
         return "restrict"
     opens = (f'permitopen="{permit_open(host, port)}"' for host, port in targets)
     return ",".join(("restrict", "port-forwarding", *opens))
+
+
+def _no_manager(uid: int) -> list[dict[str, Any]]:
+    """Masks for the systemd units that a login starts for a user: who only passes through has nothing to run there.
+
+    logind goes on without them. They were most of what a login through the bastion cost.
+    """
+    units = (f"user@{uid}.service", f"user-runtime-dir@{uid}.service")
+    return [{"path": f"/etc/systemd/system/{unit}", "state": "link", "target": "/dev/null"} for unit in units]
 
 
 def _targets(problems: Problems, where: str, values: Any) -> list[tuple[str, int]]:
@@ -122,6 +133,7 @@ def relays(people: Any, group: str = "devnode-relay", directory: str = "/etc/dev
         options = relay_options(_targets(problems, f"{where}.targets", person["targets"]))
         accounts.append(_account(person, group, "/usr/sbin/nologin", "/nonexistent", False))
         files.append(_key_file(directory, str(person["name"]), "bastion", [f"{options} {key.line}" for key in keys]))
+        files += _no_manager(person["uid"])
     if problems.found:
         raise AccessError("\n".join(problems.found))
     arguments = [f"--user={name}" for name in _names(accounts)[:1]]

@@ -131,6 +131,7 @@ class Wishes:
     home_keys: bool = True
     operators: tuple[str, ...] = ()
     operators_group: str = "devnode-operators"
+    operator_networks: tuple[str, ...] = ()  # empty: from everywhere
     keys_directory: str = "/etc/devnode/ssh/keys"
     tcp_forwarding: str = "local"
     agent_forwarding: bool = False
@@ -349,6 +350,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "allow_groups": _group,
     "operators": validators.login,
     "operators_group": _group,
+    "operator_networks": validators.network,
     "keys_directory": validators.path,
     "exempt_networks": validators.network,
     "max_startups": _startups,
@@ -424,6 +426,11 @@ def _impossible(wishes: Wishes, facts: Facts) -> list[str]:
     return found
 
 
+def _comes_from(address: str, networks: tuple[str, ...]) -> bool:
+    source = ipaddress.ip_address(address)
+    return not networks or any(source in ipaddress.ip_network(network) for network in networks)
+
+
 def _lockouts(wishes: Wishes, facts: Facts) -> list[str]:
     account = facts.account
     if account is None:
@@ -440,6 +447,11 @@ def _lockouts(wishes: Wishes, facts: Facts) -> list[str]:
         found.append(
             f"ssh_server_operators: {account.name} is no longer in it, so the account would be removed. {why} "
             "Connect as another account for this change."
+        )
+    if operator and account.address and not _comes_from(account.address, wishes.operator_networks):
+        found.append(
+            f"ssh_server_operator_networks: {', '.join(wishes.operator_networks)}. {why} It comes from "
+            f"{account.address}. Add that address or its network."
         )
     allowed = {*wishes.allow_groups, wishes.operators_group}
     if wishes.allow_groups and not operator and not allowed & set(account.groups):

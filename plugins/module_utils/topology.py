@@ -24,7 +24,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import 
 
 # Generous on purpose: 200 people behind one address (NAT) get in within seconds, a flood does not.
 BASTION_RATE = "120/minute burst 300"
-_NETWORKS = ("devnode_allowed_networks", "devnode_controllers")
+_NETWORKS = ("devnode_allowed_networks", "devnode_controllers", "devnode_operator_networks")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Source:
     projects: Any = None
     allowed_networks: Any = None
     controllers: Any = None
+    operator_networks: Any = None
     bastion_rate: Any = None
     known_hosts: str = ""
 
@@ -53,9 +54,11 @@ def load(source: Source) -> Topology:
     projects = parse.parse_projects(problems, source.projects or [])
     workspaces = parse.parse_workspaces(problems, source.workspaces or [], _node_names(source))
     machines = [parse.parse_machine(problems, name, source.machines[name]) for name in sorted(source.machines)]
-    networks = Entry(problems, "", {_NETWORKS[0]: source.allowed_networks, _NETWORKS[1]: source.controllers}, _NETWORKS)
+    given = {name: getattr(source, name[len("devnode_") :]) for name in _NETWORKS}
+    networks = Entry(problems, "", given, _NETWORKS)
     allowed_networks = networks.each(_NETWORKS[0], validators.network)
     controllers = networks.each(_NETWORKS[1], validators.network)
+    operator_networks = networks.each(_NETWORKS[2], validators.network)
     rate = Entry(problems, "", {"devnode_bastion_rate": source.bastion_rate}, ("devnode_bastion_rate",))
     bastion_rate = rate.get("devnode_bastion_rate", validators.rate, BASTION_RATE)
 
@@ -82,6 +85,7 @@ def load(source: Source) -> Topology:
         projects=tuple(sorted((item for _entry, item in projects if item), key=lambda item: item.name)),
         allowed_networks=_sorted(allowed_networks),
         controllers=_sorted(controllers),
+        operator_networks=_sorted(operator_networks),
         bastion_rate=bastion_rate,
         host_keys=host_keys,
         warnings=tuple(warnings),

@@ -29,6 +29,7 @@ def bastion_plan(topology: Topology, name: str) -> Plain:
     return {
         "ssh_server": {
             "operators": [_account(person, person.bastion_keys) for person in topology.people if person.operator],
+            "operator_networks": list(topology.operator_networks),
             "port": bastion.ssh_port,
             "exempt_networks": list(topology.controllers),
         },

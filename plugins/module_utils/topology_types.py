@@ -154,6 +154,7 @@ class Topology:
     projects: Tuple[Project, ...] = ()
     allowed_networks: Tuple[str, ...] = ()
     controllers: Tuple[str, ...] = ()
+    operator_networks: Tuple[str, ...] = ()
     bastion_rate: str = ""
     host_keys: Dict[str, Tuple[PublicKey, ...]] = field(default_factory=dict)
     warnings: Tuple[str, ...] = ()

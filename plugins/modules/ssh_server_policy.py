@@ -61,6 +61,11 @@ options:
     type: list
     elements: str
     default: []
+  operator_networks:
+    description: Networks that their keys count from; everywhere when empty.
+    type: list
+    elements: str
+    default: []
   operators_group:
     description: Their group.
     type: str
@@ -395,6 +400,7 @@ def main() -> None:
             "allow_groups": strings,
             "home_keys": {"type": "bool", "default": True, "no_log": False},
             "operators": strings,
+            "operator_networks": strings,
             "operators_group": {"type": "str", "default": "devnode-operators"},
             "keys_directory": {"type": "path", "default": "/etc/devnode/ssh/keys", "no_log": False},
             "tcp_forwarding": {"type": "str", "choices": ["no", "local", "yes"], "default": "local"},

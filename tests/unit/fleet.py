@@ -44,6 +44,7 @@ PLAIN = {
     ],
     "allowed_networks": ["198.51.100.0/24"],
     "controllers": ["198.51.100.5"],
+    "operator_networks": ["198.51.100.0/28"],
     "known_hosts": "".join(
         f"{name} {bare(name)}\n" for name in ("bastion", "gpu-01", "gpu-02", "nlp.gpu-01", "team.gpu-01", "team.gpu-02")
     ),

@@ -21,8 +21,12 @@ def test_a_relay_key_names_its_targets():
     found = access.relays(
         [relay(targets=[{"host": "gpu-01.internal", "port": 2222}, {"host": "2001:db8::1", "port": 22}])]
     )
-    (file,) = found["files"]
+    file, *masks = found["files"]
     assert file["path"] == "/etc/devnode/bastion/keys/ada"
+    assert [(mask["path"], mask["target"]) for mask in masks] == [
+        ("/etc/systemd/system/user@2001.service", "/dev/null"),
+        ("/etc/systemd/system/user-runtime-dir@2001.service", "/dev/null"),
+    ]
     options, key = file["content"].splitlines()[-1].split(" ", 1)
     assert options == 'restrict,port-forwarding,permitopen="[2001:db8::1]:22",permitopen="gpu-01.internal:2222"'
     assert key == KEY
@@ -40,7 +44,7 @@ def test_a_relay_key_names_its_targets():
 
 def test_without_targets_a_key_may_forward_nothing():
     # port-forwarding without permitopen would allow everything
-    (file,) = access.relays([relay(targets=[])])["files"]
+    file = access.relays([relay(targets=[])])["files"][0]
     assert file["content"].splitlines()[-1] == f"restrict {KEY}"
 
 
@@ -56,6 +60,16 @@ def test_operators_get_a_shell_and_plain_keys():
     assert found["files"][0]["path"] == "/etc/devnode/ssh/keys/ops"
     assert found["files"][0]["content"].splitlines()[-1] == KEY
     assert found["names"] == ["ops"]
+
+
+def test_operators_keys_may_count_from_some_networks_only():
+    ops = [{"name": "ops", "uid": 3000, "keys": [KEY]}]
+    (file,) = access.operators(ops, networks=["192.0.2.0/24", "2001:db8::/32"])["files"]
+    assert file["content"].splitlines()[-1] == f'from="192.0.2.0/24,2001:db8::/32" {KEY}'
+    with pytest.raises(access.AccessError, match=r"ssh_server_operator_networks\[0\].*bits set"):
+        access.operators(ops, networks=["192.0.2.1/24"])
+    with pytest.raises(access.AccessError, match=r"ssh_server_operator_networks\[0\]"):
+        access.operators(ops, networks=['10.0.0.0/8",command="sh'])
 
 
 @pytest.mark.parametrize(

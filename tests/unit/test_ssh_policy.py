@@ -108,6 +108,11 @@ def test_a_policy_that_fits_is_not_refused():
         (Wishes(allow_groups=("admins",)), Account("automation", ("adm",)), ["ssh_server_allow_groups", "adm"]),
         (Wishes(home_keys=False), Account("automation"), ["ssh_server_home_keys", "automation"]),
         (Wishes(), Account("automation", has_usable_key=False), ["no key in ~/.ssh/authorized_keys"]),
+        (
+            Wishes(operators=("ops",), operator_networks=("192.0.2.0/24", "2001:db8::/32")),
+            Account("ops", ("devnode-operators",), address="198.51.100.7"),
+            ["ssh_server_operator_networks: 192.0.2.0/24, 2001:db8::/32", "198.51.100.7"],
+        ),
     ],
 )
 def test_lockouts_are_refused(wishes, account, words):
@@ -119,6 +124,8 @@ def test_who_stays_in_is_not_refused():
     operator = Account("ops", ("devnode-operators",), has_usable_key=False)
     wishes = Wishes(operators=("ops",), home_keys=False, allow_groups=("admins",))
     assert ssh_policy.refusals(wishes, replace(FACTS, account=operator)) == []
+    at_home = Wishes(operators=("ops",), operator_networks=("192.0.2.0/24",))
+    assert ssh_policy.refusals(at_home, replace(FACTS, account=replace(operator, address="192.0.2.7"))) == []
     certified = Account("automation", has_usable_key=False, other_key_sources=True)
     assert ssh_policy.refusals(Wishes(home_keys=False), replace(FACTS, account=certified)) == []
 
@@ -135,6 +142,7 @@ def test_what_cannot_work_here_is_refused():
         ({"port": 0}, "ssh_server_port"),
         ({"listen_addresses": ("192.0.2.1\nPort 23",)}, "ssh_server_listen_addresses[0]"),
         ({"allow_groups": ("sudo", "a b")}, "ssh_server_allow_groups[1]"),
+        ({"operator_networks": ("192.0.2.1/24",)}, "ssh_server_operator_networks[0]"),
         ({"exempt_networks": ("192.0.2.0/24,0.0.0.0/0",)}, "ssh_server_exempt_networks[0]"),
         ({"max_startups": "300:30:100"}, "ssh_server_max_startups"),
         ({"max_startups": "10"}, "ssh_server_max_startups"),

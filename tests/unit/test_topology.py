@@ -19,6 +19,7 @@ def test_bastion():
     assert plan["ssh_server"] == {
         "operators": [{"name": "olga", "uid": 2000, "keys": [key("olga")]}],
         "port": 22,
+        "operator_networks": ["198.51.100.0/28"],
         "exempt_networks": ["198.51.100.5/32"],
     }
     ada, grace = plan["bastion"]["relay_users"]

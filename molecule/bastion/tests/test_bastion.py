@@ -120,6 +120,16 @@ END
     assert "answer b''" in root("client", f"set +e; {script}")
 
 
+@pytest.mark.parametrize("name", ["bastion", "bastion13"])
+def test_a_login_starts_nothing_but_sshd(name):
+    """No systemd of their own for people who only pass through: it is most of what a login would cost."""
+    root("client", f"ssh -F /root/kit/config -f -N -M -S /root/kit/through {name}-ada")
+    running = root(name, "ps -o comm= -u 2001").split()
+    state = root(name, "systemctl is-active user@2001.service || true").strip()
+    root("client", f"ssh -F /root/kit/config -S /root/kit/through -O exit {name}-ada 2>/dev/null")
+    assert (set(running), state) in (({"sshd"}, "inactive"), ({"sshd-session"}, "inactive"))
+
+
 def test_what_is_left_is_switched_off_as_well():
     text = root("bastion", "/usr/sbin/sshd -T -C user=ada,host=x,addr=192.0.2.1,laddr=192.0.2.2,lport=22").lower()
     for line in (
