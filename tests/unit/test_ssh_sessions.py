@@ -27,9 +27,9 @@ some_rights = st.dictionaries(names, places)
 
 def test_rights_are_read_from_what_the_role_writes():
     person = {"name": "ada", "uid": 2001, "keys": [ADA], "targets": [{"host": "10.0.0.11", "port": 2201}]}
-    (file,) = access.relays([person])["files"]
+    file = access.relays([person])["files"][0]
     assert ssh_sessions.rights(file["content"]) == {A: frozenset({NODE})}
-    (file,) = access.relays([{**person, "targets": []}])["files"]
+    file = access.relays([{**person, "targets": []}])["files"][0]
     assert ssh_sessions.rights(file["content"]) == {A: frozenset()}
     (file,) = access.operators([{"name": "ops", "uid": 3000, "keys": [ADA, GRACE]}])["files"]
     assert ssh_sessions.rights(file["content"]) == dict.fromkeys((A, B), frozenset({EVERYTHING}))
