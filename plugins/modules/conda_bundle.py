@@ -68,13 +68,14 @@ options:
     description: How long to wait for another run that changes the same prefix, in seconds.
     type: int
     default: 3600
+extends_documentation_fragment: [action_common_attributes]
 attributes:
   check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
     support: none
+  platform:
+    platforms: posix
 author:
   - The devnode.gpu authors (@devnode)
 """

@@ -130,14 +130,16 @@ options:
     description: How long to wait for another run that changes the same prefix, in seconds.
     type: int
     default: 3600
+extends_documentation_fragment: [action_common_attributes]
 attributes:
   check_mode:
     description: Can run in check_mode and return changed status prediction without modifying target. It tells which
       environments would be made, updated and removed; it does not solve.
     support: full
   diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
     support: full
+  platform:
+    platforms: posix
 author:
   - The devnode.gpu authors (@devnode)
 """
