@@ -180,7 +180,8 @@ def guess_passwords(name):
     """A stranger tries passwords of an account that exists, on a host where somebody lets them."""
     hole = "/etc/ssh/sshd_config.d/00-aaa.conf"
     lines = f"Match Address {STRANGER}\\n  PasswordAuthentication yes\\n  AuthenticationMethods any\\n"
-    root(name, f"printf '{lines}' > {hole}; systemctl reload ssh")
+    # Not a reload, which returns while sshd is still closing its port to open it again.
+    root(name, f"printf '{lines}' > {hole}; systemctl restart ssh")
     options = (
         "-o PubkeyAuthentication=no -o BatchMode=no -o NumberOfPasswordPrompts=3 -o PreferredAuthentications=password"
     )
@@ -189,7 +190,7 @@ def guess_passwords(name):
     for _ in range(3):
         command = f"ssh -F /root/kit/config {options} -b {STRANGER} -l automation {name}-ada true"
         root("client", f"set +e; {asks}; timeout 40 {command} </dev/null >/dev/null 2>&1; true")
-    root(name, f"rm {hole}; systemctl reload ssh")
+    root(name, f"rm {hole}; systemctl restart ssh")
 
 
 @pytest.mark.parametrize(
