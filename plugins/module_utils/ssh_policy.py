@@ -136,7 +136,7 @@ class Wishes:
     tcp_forwarding: str = "local"
     agent_forwarding: bool = False
     exempt_networks: tuple[str, ...] = ()
-    max_startups: str = "256:30:512"
+    max_startups: str = "512:30:1024"
     max_sessions: int = 64
     max_auth_tries: int = 6
     login_grace_time: int = 30
@@ -309,7 +309,7 @@ def _group(value: Any) -> str:
 
 
 def _startups(value: Any) -> str:
-    allowed = "start:rate:full, such as 256:30:512 (sshd_config(5), MaxStartups), with start not above full"
+    allowed = "start:rate:full, such as 512:30:1024 (sshd_config(5), MaxStartups), with start not above full"
     found = re.fullmatch(r"([1-9][0-9]{0,5}):([1-9][0-9]?|100):([1-9][0-9]{0,5})", str(value))
     if not found or int(found.group(1)) > int(found.group(3)):
         raise InvalidError("is not a limit that sshd knows", allowed)

@@ -91,7 +91,7 @@ options:
   max_startups:
     description: MaxStartups.
     type: str
-    default: "256:30:512"
+    default: "512:30:1024"
   max_sessions:
     description: MaxSessions.
     type: int
@@ -406,7 +406,7 @@ def main() -> None:
             "tcp_forwarding": {"type": "str", "choices": ["no", "local", "yes"], "default": "local"},
             "agent_forwarding": {"type": "bool", "default": False},
             "exempt_networks": strings,
-            "max_startups": {"type": "str", "default": "256:30:512"},
+            "max_startups": {"type": "str", "default": "512:30:1024"},
             "max_sessions": {"type": "int", "default": 64},
             "max_auth_tries": {"type": "int", "default": 6},
             "login_grace_time": {"type": "int", "default": 30},

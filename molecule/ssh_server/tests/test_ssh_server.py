@@ -98,7 +98,7 @@ def test_penalties_spare_the_exempt_networks(host):
         ('{"ssh_server_allow_groups": ["wheel"]}', ["ssh_server_allow_groups", "automation"]),
         ('{"ssh_server_home_keys": false}', ["ssh_server_home_keys", "automation"]),
         ('{"ssh_server_listen_addresses": ["192.0.2.99"]}', ["ssh_server_listen_addresses", "192.0.2.99"]),
-        ('{"ssh_server_max_startups": "10 20"}', ["ssh_server_max_startups", "256:30:512"]),
+        ('{"ssh_server_max_startups": "10 20"}', ["ssh_server_max_startups", "512:30:1024"]),
     ],
 )
 def test_a_policy_that_locks_out_or_cannot_work_is_refused(host, name, variables, words):
