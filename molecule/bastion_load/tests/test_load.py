@@ -90,5 +90,6 @@ def test_a_flood_from_one_address_stops_neither_people_nor_controllers():
         all_in(people.result())
         seen = flooding.result()
     print(seen)
-    assert seen["tries"] > 1000
-    assert seen["opened"] < seen["tries"] / 2
+    # It did flood: the packet filter let its burst and its rate through, and kept the rest out.
+    assert seen["tries"] > 600
+    assert seen["opened"] <= 300 + 60 * 120 / 60
