@@ -125,6 +125,7 @@ def test_a_login_starts_nothing_but_sshd(name):
     """No systemd of their own for people who only pass through: it is most of what a login would cost."""
     root("client", f"ssh -F /root/kit/config -f -N -M -S /root/kit/through {name}-ada")
     running = root(name, "ps -o comm= -u 2001").split()
+    # systemctl ends with 3 for what does not run: the word counts.
     state = root(name, "systemctl is-active user@2001.service || true").strip()
     root("client", f"ssh -F /root/kit/config -S /root/kit/through -O exit {name}-ada 2>/dev/null")
     assert (set(running), state) in (({"sshd"}, "inactive"), ({"sshd-session"}, "inactive"))

@@ -44,6 +44,7 @@ class Host:
         return self.run("nvidia-smi --query-gpu=driver_version --format=csv,noheader").splitlines()[0]
 
     def upgrades(self) -> str:
+        # grep ends with 1 when nothing would be upgraded, which is an answer.
         return self.run("apt-get --simulate dist-upgrade | grep ^Inst || true")
 
     def started(self) -> str:
@@ -194,6 +195,7 @@ def test_another_branch_waits_for_a_job_then_is_installed_then_restarted_once(ba
     # Told not to wait, it is exchanged; the job goes on, and the host is marked.
     forced = play(*upgrade, "--extra-vars", "nvidia_driver_upgrade=always")
     assert forced.returncode == 0, forced.stdout
+    # nvidia-smi fails until the restart: what it says is looked at.
     assert bare.run("systemctl is-active job; nvidia-smi || true").startswith(
         "active\nFailed to initialize NVML: Driver/lib"
     )

@@ -124,6 +124,7 @@ def _locked(seconds: int) -> Iterator[None]:
     try:
         yield
     finally:
+        # It may have ended by itself.
         root(HOST, "systemctl stop held.py.service 2>/dev/null || true")
 
 
@@ -134,4 +135,5 @@ def test_a_host_of_the_fleet_needs_neither_apt_nor_its_sources() -> None:
         with _locked(60), broken(how, again):
             assert play("--limit", HOST).returncode == 0
     finally:
+        # What is not empty stays.
         root(HOST, "rmdir -p /var/lib/devnode/file_set 2>/dev/null || true")
