@@ -30,6 +30,7 @@ FORMAT = 1
 SUMS, ABOUT = "SHA256SUMS", "bundle.json"
 # Where a bundle is unpacked on a host while it is needed: packages keep this address in their records.
 UNPACKED = Path("/var/cache/devnode/miniconda/bundle")
+PLACE = f"file://{UNPACKED}"
 RECORD_KEYS = (
     *("name", "version", "build", "build_number", "depends", "constrains", "license", "license_family", "md5"),
     *("sha256", "size", "subdir", "timestamp", "noarch", "arch", "platform", "track_features", "features"),
@@ -98,8 +99,22 @@ def environment_from(about: About, wanted: Environment) -> Environment:
         raise BundleError(f"is not in the bundle (it has {', '.join(sorted(about.environments)) or 'none'})")
     if there["digest"] != wanted.digest():
         raise BundleError("is declared otherwise than when the bundle was made. Make the bundle again")
-    lock = conda_lock.parse(there["lock"].splitlines()).moved_to(f"file://{UNPACKED}/channels")
-    return replace(wanted, bundled=replace(lock, indexes=()))
+    return replace(wanted, bundled=conda_lock.parse(there["lock"].splitlines()))
+
+
+def channels_before(lines: list[str], origin: Lock) -> list[str]:
+    """The lines of an exported environment.yml, with the bundle's channels called as where the bundle was made."""
+    bases = {f"{PLACE}/channels/{item.channel}": item for item in origin.packages}
+    found = []
+    for line in lines:
+        indent, dash, value = line.partition("- ")
+        item = bases.get(value.strip())
+        if dash and item and not indent.strip():
+            if f"{indent}- {item.channel}" in lines:  # conda lists its own channels as well
+                continue
+            line = f"{indent}- {item.base}"
+        found.append(line)
+    return found
 
 
 def repodata(subdir: str, records: list[dict[str, Any]]) -> str:

@@ -50,7 +50,7 @@ class Environment:
     pip: tuple[str, ...] = ()
     pip_extra_index_urls: tuple[str, ...] = ()
     lock: Lock = field(default_factory=Lock)
-    bundled: Lock = field(default_factory=Lock)  # what a bundle has for it
+    bundled: Lock = field(default_factory=Lock)  # what a bundle has for it, with the URLs that it was made from
     owner: str = ""  # whose home it is in; empty for one of all users
     imports: tuple[str, ...] = ()
     cuda: str = ""  # the CUDA that its packages need of the host's driver

@@ -113,9 +113,28 @@ class Lock:
         """The platform that the packages are for; empty when all are for any."""
         return next((item.subdir for item in self.packages if item.subdir != "noarch"), "")
 
-    def moved_to(self, above: str) -> Lock:
-        """The same packages, every channel of them below one place."""
-        return replace(self, packages=tuple(item.moved({item.channel: above}) for item in self.packages))
+    def unpacked(self, place: str) -> Lock:
+        """The same packages from a bundle that is unpacked at a URL, and no index beside it."""
+        above = f"{place}/channels"
+        packages = tuple(item.moved({item.channel: above}) for item in self.packages)
+        pip = tuple(
+            replace(item, url=f"{place}/wheels/{item.url.rpartition('/')[2]}") if item.url else item
+            for item in self.pip
+        )
+        return Lock(packages, pip)
+
+    def before(self, place: str, origin: Lock) -> tuple[Lock, list[str]]:
+        """The same with the URLs of a bundle's own lock for what came out of the bundle, and files it does not have."""
+        known = {(item.subdir, item.file, item.sha256): item for item in origin.packages}
+        found, unknown = [], []
+        for item in self.packages:
+            if item.base.startswith(f"{place}/"):
+                original = known.get((item.subdir, item.file, item.sha256))
+                found.append(original or item)
+                unknown += [] if original else [item.file]
+            else:
+                found.append(item)
+        return replace(self, packages=tuple(found)), unknown
 
     def moved(self, channels: dict[str, str]) -> Lock:
         return replace(self, packages=tuple(item.moved(channels) for item in self.packages))

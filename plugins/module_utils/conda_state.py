@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from ansible_collections.devnode.gpu.plugins.module_utils import cuda_compat
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_env import SPEC_KEYS, Environment
+from ansible_collections.devnode.gpu.plugins.module_utils.conda_lock import Lock
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_values import canonical_pip, pip_name
 
 STATE_FORMAT = 1
@@ -134,6 +135,15 @@ def unfit(wanted: Environment, driver: str, capabilities: list[str]) -> list[str
     except cuda_compat.CompatError:
         return []  # a driver whose version is none: not ours to judge
     return [] if verdict.runs else [f"{wanted.title}: {verdict.reason} {verdict.remedy}".strip()]
+
+
+def unlike(lock: Lock, contents: tuple[str, ...]) -> str:
+    """How what is installed differs from a lock file; empty when it does not. Of a package from a URL only the name."""
+    urls = {f"pip:{item.name}==" for item in lock.pip if item.url}
+    return differences(
+        lock.contents(),
+        [name if (name := item.partition("==")[0] + "==") in urls else item for item in contents],
+    )
 
 
 def unexpected(wanted: Environment, contents: tuple[str, ...]) -> list[str]:

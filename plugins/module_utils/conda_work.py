@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.devnode.gpu.plugins.module_utils import (
+    conda_bundle,
     conda_host,
     conda_lock,
     conda_state,
@@ -25,6 +26,8 @@ from ansible_collections.devnode.gpu.plugins.module_utils.validators import Inva
 
 # Beside the environment: what is written back to the controller, so that a later run need not start conda for it.
 LOCK, EXPORT = "conda-meta/devnode-lock", "conda-meta/devnode-export"
+# The lock file of the bundle that it was built from: conda's own records only know where that was unpacked.
+ORIGIN = "conda-meta/devnode-origin"
 OLD = ".devnode-old-"  # an environment that is being replaced, until the new one is complete
 
 
@@ -83,20 +86,23 @@ class Worker:
         if not wanted.exact:
             with _file("environment.yml", wanted.environment_file()) as path:
                 return self.conda("env", "create", "--yes", *target, "--file", path, cuda=wanted.cuda)
-        with _file("lock.txt", wanted.exact.explicit()) as path:
+        exact = wanted.bundled.unpacked(conda_bundle.PLACE) if wanted.bundled else wanted.lock
+        with _file("lock.txt", exact.explicit()) as path:
             offline = ["--offline"] if self.options.offline else []
             ran = self.conda("create", "--yes", *offline, *target, "--file", path)
-        if ran.code or not wanted.exact.pip:
+        if ran.code or not exact.pip:
             return ran
-        with _file("requirements.txt", wanted.exact.requirements()) as path:
-            exact = ["--no-deps", "--require-hashes", *self.options.pip_options]
-            return self.pip(wanted.name, "install", "--quiet", *exact, "--requirement", path)
+        with _file("requirements.txt", exact.requirements()) as path:
+            options = ["--no-deps", "--require-hashes", *self.options.pip_options]
+            return self.pip(wanted.name, "install", "--quiet", *options, "--requirement", path)
 
     def finish(self, wanted: Environment) -> None:
         """Note that the environment is as declared."""
         directory = self.directory(wanted.name)
         for name in (LOCK, EXPORT):
             (directory / name).unlink(missing_ok=True)
+        if wanted.bundled:
+            conda_host.write(directory / ORIGIN, wanted.bundled.text())
         state = State(wanted.digest(), wanted.spec(), conda_host.contents(directory))
         conda_host.write(directory / ENVIRONMENT_STATE, state.dump())
 
@@ -134,12 +140,7 @@ class Worker:
             return Ran(1, "", f"{', '.join(missing)} did not come of it. Is {indexes or 'its channel'} reachable?")
         if not wanted.exact:
             return Ran(0, "", "")
-        there, listed = conda_host.contents(self.directory(wanted.name)), wanted.exact.contents()
-        urls = {f"pip:{item.name}==" for item in wanted.exact.pip if item.url}
-        different = conda_state.differences(
-            [item for item in listed if item not in urls],
-            [item for item in there if item.partition("==")[0] + "==" not in urls],
-        )
+        different = conda_state.unlike(wanted.exact, conda_host.contents(self.directory(wanted.name)))
         return Ran(1, "", f"What it made is not what the lock file lists: {different}") if different else Ran(0, "", "")
 
     def recover(self) -> None:
@@ -207,6 +208,10 @@ class Worker:
     def locked(self, wanted: Environment) -> conda_lock.Lock:
         """The environment as a lock file."""
         directory = self.directory(wanted.name)
+        there = conda_host.contents(directory)
+        origin = self.origin(wanted)
+        if origin and not conda_state.unlike(origin, there):
+            return origin
         ran = self.conda("list", "--explicit", "--sha256", "--prefix", str(directory))
         if ran.code:
             raise HostError(f"{wanted.title}: could not be listed. conda said:\n{ran.tail()}")
@@ -214,7 +219,12 @@ class Worker:
             lock = conda_lock.parse(ran.out.splitlines())
         except InvalidError as error:
             raise HostError(f"{wanted.title}: cannot be written as a lock file: {error}") from None
-        there = conda_host.contents(directory)
+        lock, unknown = lock.before(conda_bundle.PLACE, origin)
+        if unknown:
+            raise HostError(
+                f"{wanted.title}: cannot be written as a lock file: {', '.join(unknown)} came from a bundle, "
+                "and it is not known where that had it from. Remove the environment; the next run makes it again."
+            )
         missing = sorted({item for item in there if item.startswith("conda:")} - set(lock.contents()))
         if missing:
             raise HostError(
@@ -224,6 +234,15 @@ class Worker:
         return replace(
             lock, pip=self.locked_pip(wanted, by_pip), indexes=wanted.pip_extra_index_urls or wanted.exact.indexes
         )
+
+    def origin(self, wanted: Environment) -> conda_lock.Lock:
+        """The lock file of the bundle that it was built from, if it was."""
+        if wanted.bundled:
+            return wanted.bundled
+        try:
+            return conda_lock.parse(conda_host.read(self.directory(wanted.name) / ORIGIN).splitlines())
+        except InvalidError:
+            return conda_lock.Lock()
 
     def locked_pip(self, wanted: Environment, installed: dict[str, str]) -> tuple[conda_lock.PipPackage, ...]:
         """What pip installed, with the sha256 that the package index gives for it."""
@@ -261,6 +280,7 @@ class Worker:
             if ran.code:
                 raise HostError(f"{wanted.title}: could not be exported. conda said:\n{ran.tail()}")
             lines = [line for line in ran.out.splitlines() if not line.startswith(("prefix:", "name:"))]
+            lines = conda_bundle.channels_before(lines, self.origin(wanted))
             conda_host.write(directory / EXPORT, "\n".join([f"name: {wanted.name}", *lines]).rstrip() + "\n")
         return {"lock": conda_host.read(directory / LOCK), "environment": conda_host.read(directory / EXPORT)}
 

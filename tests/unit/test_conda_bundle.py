@@ -14,8 +14,15 @@ import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils import conda_bundle, conda_env, conda_lock
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_bundle import About, BundleError
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_env import Environment
+from ansible_collections.devnode.gpu.plugins.module_utils.conda_host import HostError, Place, Ran
+from ansible_collections.devnode.gpu.plugins.module_utils.conda_lock import Lock
+from ansible_collections.devnode.gpu.plugins.module_utils.conda_work import Options, Worker
+from hypothesis import given
+from hypothesis import strategies as st
+from test_conda_lock import LOCKS
 
 SHA = "ab" * 32
+FORGE = "https://conda.anaconda.org/conda-forge"
 LOCK = conda_lock.parse(
     [
         f"https://conda.anaconda.org/conda-forge/noarch/rich-14.0.0-pyh_0.conda#{SHA}",
@@ -91,12 +98,85 @@ def test_a_name_that_leads_out_is_refused(folder: Path, name: str) -> None:
 def test_an_environment_is_built_from_what_the_bundle_has() -> None:
     built = conda_bundle.environment_from(ABOUT, NLP)
     assert built.digest() == NLP.digest()
-    url = built.exact.packages[0].url
-    assert url == "file:///var/cache/devnode/miniconda/bundle/channels/conda-forge/noarch/rich-14.0.0-pyh_0.conda"
-    assert built.exact.requirements() == f"labpip==1.0 --hash=sha256:{SHA}\n"
+    assert built.exact == LOCK
+    here = built.exact.unpacked(conda_bundle.PLACE)
+    url = "file:///var/cache/devnode/miniconda/bundle/channels/conda-forge/noarch/rich-14.0.0-pyh_0.conda"
+    assert here.packages[0].url == url
+    assert here.requirements() == f"labpip==1.0 --hash=sha256:{SHA}\n"
     (again,), errors = conda_env.parse_environments([built.declaration()], python="3.11")
     assert not errors
     assert again == built
+
+
+def test_a_wheel_that_came_from_a_url_is_found_in_the_bundle() -> None:
+    wheel = "labpip-1.0%2Blab-py3-none-any.whl"
+    lock = conda_lock.parse([*LOCK.lines()[:1], f"# pip labpip @ https://lab.example/w/{wheel} --hash=sha256:{SHA}"])
+    there = f"{conda_bundle.PLACE}/wheels/{wheel}"
+    assert lock.unpacked(conda_bundle.PLACE).requirements() == f"labpip @ {there} --hash=sha256:{SHA}\n"
+
+
+# --- what is written back of an environment that was built from a bundle ----------------------------------------------
+
+
+@given(LOCKS, st.sampled_from([FORGE, "https://mirror.example/conda/conda-forge", "http://127.0.0.1:8077/c/lab"]))
+def test_the_bundles_own_lock_file_is_what_is_written_back(lock: Lock, base: str) -> None:
+    """Also of conda's list, which knows only where the bundle was unpacked; and other packages stay as they are."""
+    lock = replace(lock, packages=tuple(replace(item, base=base) for item in lock.packages))
+    listed = conda_lock.parse(lock.unpacked(conda_bundle.PLACE).text().splitlines())
+    back, unknown = listed.before(conda_bundle.PLACE, lock)
+    assert not unknown
+    assert replace(back, pip=lock.pip, indexes=lock.indexes).text() == lock.text()
+    assert conda_lock.parse(lock.text().splitlines()).text() == lock.text()
+    assert lock.before(conda_bundle.PLACE, Lock()) == (lock, [])
+    assert listed.before(conda_bundle.PLACE, Lock())[1] == [item.file for item in lock.packages]
+
+
+class Conda(Worker):
+    """A host whose conda has written down where the bundle was unpacked, as conda does."""
+
+    def __init__(self, folder: Path, more: tuple[str, ...] = ()) -> None:
+        super().__init__(Options(folder, 1), Place(folder / "envs", folder / "unfinished"))
+        self.more = more
+        meta = self.directory("nlp") / "conda-meta"
+        meta.mkdir(parents=True)
+        (meta / "rich-14.0.0-pyh_0.json").touch()
+        for line in more:
+            (meta / (line.rpartition("/")[2].partition(".conda")[0] + ".json")).touch()
+        info = self.directory("nlp") / "lib/python3.11/site-packages/labpip-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "INSTALLER").write_text("pip\n")
+
+    def conda(self, *arguments: str, cuda: str = "") -> Ran:
+        self.runs += 1
+        if arguments[0] == "list":
+            return Ran(0, LOCK.unpacked(conda_bundle.PLACE).explicit() + "".join(f"{line}\n" for line in self.more), "")
+        channels = f"channels:\n  - {conda_bundle.PLACE}/channels/conda-forge\n  - conda-forge\n"
+        return Ran(0, f"name: x\n{channels}dependencies:\n  - rich=14.0.0\nprefix: /x\n", "")
+
+
+def test_a_host_that_was_built_from_a_bundle_writes_back_the_bundles_own_lock_file(tmp_path: Path) -> None:
+    """Also in a later run, which has a network and knows of no bundle."""
+    worker = Conda(tmp_path)
+    worker.finish(conda_bundle.environment_from(ABOUT, NLP))
+    exported = worker.exported(NLP)
+    assert exported["lock"] == ABOUT.environments["nlp"]["lock"]
+    assert exported["environment"] == "name: nlp\nchannels:\n  - conda-forge\ndependencies:\n  - rich=14.0.0\n"
+    assert worker.exported(NLP) == exported
+    assert worker.runs == 1
+
+
+def test_what_was_added_to_it_since_is_written_back_beside_that(tmp_path: Path) -> None:
+    added = f"{FORGE}/noarch/zlab-1.0-0.conda#{SHA}"
+    worker = Conda(tmp_path, (added,))
+    worker.finish(conda_bundle.environment_from(ABOUT, NLP))
+    wanted = replace(NLP, lock=LOCK, pip=())  # what pip has is as in the lock, so it need not ask an index
+    assert worker.exported(wanted)["lock"].splitlines()[-4:] == [*LOCK.lines()[:1], added, *LOCK.lines()[1:]]
+
+
+def test_an_address_that_only_this_host_has_is_never_written_back(tmp_path: Path) -> None:
+    worker = Conda(tmp_path)
+    with pytest.raises(HostError, match=r"nlp: cannot be written as a lock file: rich-14\.0\.0-pyh_0\.conda came from"):
+        worker.exported(NLP)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import tarfile
@@ -98,7 +99,10 @@ def test_pytorch_follows_its_cuda_version_and_the_hosts_driver(any_state: Box) -
 
 
 def test_a_bundle_is_all_that_a_host_without_a_network_needs(box: Box, tmp_path: Path) -> None:
-    """One host packs; the other loses its mirror and its route, and gets conda with all environments."""
+    """One host packs; the other loses its mirror and its route, and gets conda with all environments.
+
+    What that one writes back is the bundle's own lock file: the first builds an environment from it.
+    """
     bundle, cut = tmp_path / "gpu.tar", box.other()
     box.play(playbook="bundle.yml", miniconda_bundle_dest=str(bundle)).ok()
     assert box.host.run("ls /var/cache/devnode/miniconda").stdout.split() == []
@@ -122,8 +126,23 @@ def test_a_bundle_is_all_that_a_host_without_a_network_needs(box: Box, tmp_path:
         again = cut.play(miniconda_bundle=str(bundle)).ok()
         assert again.changed == 0
         assert again.results <= 10
+        cut.play(miniconda_bundle=str(bundle), miniconda_export_directory=str(tmp_path / "offline")).ok()
     finally:
         cut.root(f"ip route add {gateway}; systemd-run {MIRROR}")
+
+    about = json.loads((tmp_path / "out/bundle.json").read_text())
+    box.play(miniconda_export_directory=str(tmp_path)).ok()
+    for name in ("fit-py311", "plot-py311"):
+        written = (tmp_path / "offline" / cut.name / f"{name}.lock").read_bytes()
+        assert written == about["environments"][name]["lock"].encode()
+        assert written == (tmp_path / box.name / f"{name}.lock").read_bytes()
+        exported = (tmp_path / "offline" / cut.name / f"{name}.yml").read_bytes()
+        assert exported == (tmp_path / box.name / f"{name}.yml").read_bytes()
+    cut.play(miniconda_export_directory=str(tmp_path / "later")).ok()  # it has a network now, and no bundle
+    lock = tmp_path / "later" / cut.name / "plot-py311.lock"
+    assert lock.read_bytes() == (tmp_path / box.name / "plot-py311.lock").read_bytes()
+    box.play(miniconda_environments=[{"name": "again-py311", "lock": str(lock)}]).ok()
+    assert box.packages("again-py311") == cut.packages("plot-py311")
 
 
 def test_ci_builds_environments_and_sees_that_they_import(any_state: Box) -> None:

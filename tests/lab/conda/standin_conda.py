@@ -595,7 +595,11 @@ def cmd_env_export(args: argparse.Namespace) -> None:
     ]
     if pip_only(prefix):
         lines.append({"pip": pip_only(prefix)})
-    data = {"name": prefix.name, "channels": CONFIG["channels"], "dependencies": lines, "prefix": str(prefix)}
+    # As conda does: where a package came from that is none of the configured channels, first.
+    known = channel_urls(CONFIG["channels"])
+    strange = [url for record in records(prefix) if (url := record["url"].rsplit("/", 2)[0]) not in known]
+    channels = [*dict.fromkeys(strange), *CONFIG["channels"]]
+    data = {"name": prefix.name, "channels": channels, "dependencies": lines, "prefix": str(prefix)}
     answer(args, data, yaml.safe_dump(data, sort_keys=False).rstrip())
 
 
