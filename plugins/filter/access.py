@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.devnode.gpu.plugins.module_utils import access, bastion_setup
+from ansible_collections.devnode.gpu.plugins.module_utils import access, bastion_setup, relay_certificates
 
 
 def _told(work: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
@@ -28,6 +28,6 @@ class FilterModule:
         """Name → function."""
         return {
             "operators": _told(access.operators),
-            "relays": _told(access.relays),
+            "relays": _told(relay_certificates.relays),
             "bastion_setup": _told(bastion_setup.setup),
         }

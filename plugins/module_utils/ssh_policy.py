@@ -61,9 +61,13 @@ USER_KEY_ALGORITHMS = (
     "rsa-sha2-256",
     "rsa-sha2-256-cert-v01@openssh.com",
     "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp256-cert-v01@openssh.com",
     "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp384-cert-v01@openssh.com",
     "ecdsa-sha2-nistp521",
+    "ecdsa-sha2-nistp521-cert-v01@openssh.com",
     "sk-ecdsa-sha2-nistp256@openssh.com",
+    "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
 )
 RSA_MIN_BITS = 3072
 

@@ -36,14 +36,19 @@ SLACK = 2.0  # seconds by which the clocks of files and processes may differ
 EVERYTHING = "*"
 ACCEPTED = re.compile(
     r"Accepted publickey for (?P<user>\S+) from (?P<address>\S+) port (?P<port>\d+) ssh2: "
-    r"\S+ (?P<fingerprint>SHA256:[A-Za-z0-9+/]+)(?P<rest>.*)"
+    r"\S+ (?P<fingerprint>SHA256:[A-Za-z0-9+/]+)(?P<rest>.*)",
+    re.DOTALL,
 )
 # One key of an authorized_keys line: its type, then the key itself.
 _KEY = re.compile(r"(?:^|\s)(?:(?:sk-)?(?:ssh|ecdsa)-[A-Za-z0-9@.-]+)\s+([A-Za-z0-9+/]{20,}={0,2})(?:\s|$)")
+# What follows for a certificate, whose identity (ID …) may hold anything.
+_AUTHORITY = re.compile(r" ID .* CA \S+ (SHA256:[A-Za-z0-9+/]+)\s*$", re.DOTALL)
 _OPEN = re.compile(r'permitopen="([^"]*)"', re.IGNORECASE)
 
-# What each key of a person gives, by its fingerprint.
+# What each key of a person gives, by its fingerprint. An authority's key gives what its certificates give.
 Rights = Dict[str, FrozenSet[str]]
+# The key of a session, and what made it count: itself, or the authority that signed it.
+Login = Tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class Person:
     now: Rights = field(default_factory=dict)
     before: Optional[Rights] = None  # None: not known
     changed: float = float("inf")
+    revoked: FrozenSet[str] = frozenset()  # keys that no longer count, listed or certified
 
 
 def rights(text: str) -> Rights:
@@ -100,13 +106,16 @@ def lost(before: Optional[FrozenSet[str]], now: FrozenSet[str]) -> FrozenSet[str
     return frozenset({EVERYTHING}) if before is None else before - now
 
 
-def reason(session: Session, fingerprint: str, person: Person) -> str:
+def reason(session: Session, login: Login, person: Person) -> str:
     """Why a session must end; nothing when it may stay."""
     if session.started > person.changed + SLACK:
         return ""  # sshd has read the present keys for it
+    key, fingerprint = login
+    if key in person.revoked:
+        return f"its key {key} was revoked"
     if not fingerprint:
         shrunk = person.before is None or any(
-            key not in person.now or lost(given, person.now[key]) for key, given in person.before.items()
+            one not in person.now or lost(given, person.now[one]) for one, given in person.before.items()
         )
         return "nobody can tell its key, and keys or targets were taken away" if shrunk else ""
     if fingerprint not in person.now:
@@ -116,10 +125,10 @@ def reason(session: Session, fingerprint: str, person: Person) -> str:
     return f"its key {fingerprint} may no longer reach {', '.join(sorted(gone))}" if gone else ""
 
 
-def fingerprints(entries: Iterable[Mapping[str, object]], sessions: Iterable[Session]) -> Dict[int, str]:
+def fingerprints(entries: Iterable[Mapping[str, object]], sessions: Iterable[Session]) -> Dict[int, Login]:
     """From sshd's log: the key of each session, by its process."""
     by_process = {session.monitor: session for session in sessions}
-    found: Dict[int, str] = {}
+    found: Dict[int, Login] = {}
     for entry in entries:
         try:
             number, when = int(str(entry["_PID"])), int(str(entry["__REALTIME_TIMESTAMP"])) / 1e6
@@ -128,7 +137,9 @@ def fingerprints(entries: Iterable[Mapping[str, object]], sessions: Iterable[Ses
         session, said = by_process.get(number), ACCEPTED.match(str(entry.get("MESSAGE", "")))
         # A process of the same number may have been somebody else's before.
         if session and said and said.group("user") == session.user and when >= session.started - SLACK:
-            found[number] = said.group("fingerprint")
+            signed = _AUTHORITY.match(said.group("rest"))
+            key = said.group("fingerprint")
+            found[number] = (key, signed.group(1) if signed else key)
     return found
 
 
@@ -233,15 +244,27 @@ def _save(path: str, people: Mapping[str, Person]) -> None:
 
 
 def people_of(directory: str, state: str) -> Dict[str, Person]:
-    """Everybody who has or had a file of keys here."""
+    """Everybody who has or had a file of keys here. Beside it lie, where certificates count, their authorities."""
     known = _load(state)
+    base = os.path.dirname(directory.rstrip("/"))
+    common = [os.path.join(base, "user_ca"), os.path.join(base, "revoked_keys")]
+    authorities, revoked = (frozenset(rights(_read(path))) for path in common)
     names = set(os.listdir(directory)) if os.path.isdir(directory) else set()
     found = {}
     for name in sorted(names | set(known or {})):
         path = os.path.join(directory, name)
         before = None if known is None else known.get(name, {})
-        changed = os.stat(path).st_mtime if os.path.isfile(path) else float("inf")
-        found[name] = Person(rights(_read(path)), before, changed)
+        principals = os.path.join(base, "principals", name)
+        now = rights(_read(path))
+        for line in _read(principals).splitlines():
+            if line.strip() and not line.startswith("#"):
+                now.update(dict.fromkeys(authorities, targets(line)))
+        now = {key: given for key, given in now.items() if key not in revoked}
+        # A file that went has no time, but the directory that it went from has.
+        places = (path, principals, *common, base, os.path.dirname(principals))
+        times = [os.stat(one).st_mtime for one in places if os.path.exists(one)]
+        changed = max(times) if os.path.isfile(path) else float("inf")
+        found[name] = Person(now, before, changed, revoked)
     return found
 
 
@@ -281,7 +304,7 @@ def run(directory: str, state: str) -> int:
         if session.started <= people[session.user].changed + SLACK
     ]
     logged = fingerprints(_journal(old), old) if old else {}
-    reasons = {session: reason(session, logged.get(session.monitor, ""), people[session.user]) for session in old}
+    reasons = {session: reason(session, logged.get(session.monitor, ("", "")), people[session.user]) for session in old}
     doomed = [session for session, why in reasons.items() if why]
     for session in doomed:
         text = f"ending the session of {session.user} (pid {session.monitor}): {reasons[session]}"

@@ -14,6 +14,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from ansible_collections.devnode.gpu.plugins.module_utils import known_hosts, topology_check, validators
 from ansible_collections.devnode.gpu.plugins.module_utils import topology_parse as parse
+from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public_key
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_read import Entry, Problems, TopologyError
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import (
     Host,
@@ -42,6 +43,8 @@ class Source:
     controllers: Any = None
     operator_networks: Any = None
     bastion_rate: Any = None
+    user_ca_keys: Any = None
+    revoked_keys: Any = None
     known_hosts: str = ""
 
 
@@ -61,6 +64,10 @@ def load(source: Source) -> Topology:
     operator_networks = networks.each(_NETWORKS[2], validators.network)
     rate = Entry(problems, "", {"devnode_bastion_rate": source.bastion_rate}, ("devnode_bastion_rate",))
     bastion_rate = rate.get("devnode_bastion_rate", validators.rate, BASTION_RATE)
+
+    given = {"devnode_user_ca_keys": source.user_ca_keys, "devnode_revoked_keys": source.revoked_keys}
+    trust = Entry(problems, "", given, tuple(given))
+    user_ca_keys, revoked_keys = (trust.each(name, public_key) for name in given)
 
     topology_check.check_hosts(problems, list(source.bastions), list(source.nodes), hosts)
     topology_check.check_users(users)
@@ -87,6 +94,8 @@ def load(source: Source) -> Topology:
         controllers=_sorted(controllers),
         operator_networks=_sorted(operator_networks),
         bastion_rate=bastion_rate,
+        user_ca_keys=user_ca_keys,
+        revoked_keys=revoked_keys,
         host_keys=host_keys,
         warnings=tuple(warnings),
     )

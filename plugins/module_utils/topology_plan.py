@@ -45,7 +45,9 @@ def bastion_plan(topology: Topology, name: str) -> Plain:
                     "targets": [{"host": node.address, "port": port} for node, port in reach[person.name]],
                 }
                 for person in relayed
-            ]
+            ],
+            "user_ca_keys": [key.line for key in topology.user_ca_keys],
+            "revoked_keys": [key.line for key in topology.revoked_keys],
         },
     }
 

@@ -156,6 +156,8 @@ class Topology:
     controllers: Tuple[str, ...] = ()
     operator_networks: Tuple[str, ...] = ()
     bastion_rate: str = ""
+    user_ca_keys: Tuple[PublicKey, ...] = ()  # authorities whose certificates for people count
+    revoked_keys: Tuple[PublicKey, ...] = ()
     host_keys: Dict[str, Tuple[PublicKey, ...]] = field(default_factory=dict)
     warnings: Tuple[str, ...] = ()
 

@@ -13,7 +13,10 @@ from ansible_collections.devnode.gpu.plugins.module_utils.topology_parse import 
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_read import Problem, TopologyError
 
 BASTIONS, NODES, CLIENTS = "devnode_bastions", "devnode_nodes", "devnode_clients"
-LISTS = ("users", "workspaces", "projects", "allowed_networks", "controllers", "operator_networks", "bastion_rate")
+LISTS = (
+    *("users", "workspaces", "projects", "allowed_networks", "controllers", "operator_networks", "bastion_rate"),
+    *("user_ca_keys", "revoked_keys"),
+)
 
 
 class Inventory:

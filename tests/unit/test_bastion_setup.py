@@ -34,6 +34,8 @@ def render(name, plan):
         __bastion_keys="/keys",
         __bastion_check="/check",
         __bastion_drop_in="/drop-in",
+        bastion_user_ca_keys=[],
+        __bastion_revoked="/revoked",
     )
 
 

@@ -6,9 +6,10 @@ import ast
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from ansible_collections.devnode.gpu.plugins.module_utils import access, ssh_sessions
+from ansible_collections.devnode.gpu.plugins.module_utils import access, relay_certificates, ssh_sessions
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public_key
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_sessions import EVERYTHING, Person, Session
 from hypothesis import given
@@ -47,35 +48,35 @@ def test_a_comment_is_no_key_and_an_option_may_hold_anything():
 
 def test_who_keeps_everything_stays():
     person = Person({A: frozenset({NODE})}, {A: frozenset({NODE})}, changed=2000.0)
-    assert ssh_sessions.reason(ONE, A, person) == ""
-    assert ssh_sessions.reason(ONE, "", person) == ""
+    assert ssh_sessions.reason(ONE, (A, A), person) == ""
+    assert ssh_sessions.reason(ONE, ("", ""), person) == ""
     more = Person({A: frozenset({NODE, OTHER})}, {A: frozenset({NODE})}, changed=2000.0)
-    assert ssh_sessions.reason(ONE, A, more) == ""
+    assert ssh_sessions.reason(ONE, (A, A), more) == ""
 
 
 def test_who_loses_something_goes_with_a_reason():
     person = Person({B: frozenset({NODE})}, {A: frozenset({NODE}), B: frozenset({NODE, OTHER})}, changed=2000.0)
-    assert ssh_sessions.reason(ONE, A, person) == f"its key {A} was removed"
-    assert ssh_sessions.reason(ONE, B, person) == f"its key {B} may no longer reach {OTHER}"
-    assert "nobody can tell its key" in ssh_sessions.reason(ONE, "", person)
+    assert ssh_sessions.reason(ONE, (A, A), person) == f"its key {A} was removed"
+    assert ssh_sessions.reason(ONE, (B, B), person) == f"its key {B} may no longer reach {OTHER}"
+    assert "nobody can tell its key" in ssh_sessions.reason(ONE, ("", ""), person)
 
 
 def test_what_is_not_known_counts_as_lost():
     never_seen = Person({A: frozenset({NODE})}, None, changed=2000.0)
-    assert ssh_sessions.reason(ONE, A, never_seen) != ""
-    assert ssh_sessions.reason(ONE, "", never_seen) != ""
+    assert ssh_sessions.reason(ONE, (A, A), never_seen) != ""
+    assert ssh_sessions.reason(ONE, ("", ""), never_seen) != ""
     operator = Person({A: frozenset({EVERYTHING})}, None, changed=2000.0)
-    assert ssh_sessions.reason(ONE, A, operator) == ""
+    assert ssh_sessions.reason(ONE, (A, A), operator) == ""
 
 
 def test_a_login_after_the_change_stays_whatever_was_before():
     later = Session("ada", 100, 101, started=2100.0)
-    assert ssh_sessions.reason(later, "", Person({}, None, changed=2000.0)) == ""
+    assert ssh_sessions.reason(later, ("", ""), Person({}, None, changed=2000.0)) == ""
 
 
 @given(some_rights, some_rights, names)
 def test_a_session_stays_only_if_its_key_still_gives_all_that_it_gave(before, now, fingerprint):
-    why = ssh_sessions.reason(ONE, fingerprint, Person(now, before, changed=2000.0))
+    why = ssh_sessions.reason(ONE, (fingerprint, fingerprint), Person(now, before, changed=2000.0))
     kept = fingerprint in now and fingerprint in before and before[fingerprint] <= now[fingerprint]
     assert (why == "") == kept
 
@@ -84,7 +85,7 @@ def test_a_session_stays_only_if_its_key_still_gives_all_that_it_gave(before, no
 def test_nobody_goes_when_nothing_is_taken_away(before, more):
     now = {one: before.get(one, frozenset()) | more.get(one, frozenset()) for one in {*before, *more}}
     person = Person(now, before, changed=2000.0)
-    assert all(ssh_sessions.reason(ONE, one, person) == "" for one in [*before, ""])
+    assert all(ssh_sessions.reason(ONE, (one, one), person) == "" for one in [*before, ""])
 
 
 def entry(pid=100, when=1000.5, user="ada", fingerprint=A, rest=""):
@@ -93,9 +94,9 @@ def entry(pid=100, when=1000.5, user="ada", fingerprint=A, rest=""):
 
 
 def test_the_log_names_the_key_of_a_process():
-    assert ssh_sessions.fingerprints([entry()], [ONE]) == {100: A}
-    certificate = entry(rest=" ID ada (serial 3) CA ED25519 SHA256:ca")
-    assert ssh_sessions.fingerprints([certificate], [ONE]) == {100: A}
+    assert ssh_sessions.fingerprints([entry()], [ONE]) == {100: (A, A)}
+    certificate = entry(rest=" ID ada CA ED25519 SHA256:no (serial 3) CA ED25519 SHA256:ca")
+    assert ssh_sessions.fingerprints([certificate], [ONE]) == {100: (A, "SHA256:ca")}
 
 
 def test_what_the_log_says_of_others_does_not_count():
@@ -175,3 +176,45 @@ def test_it_runs_on_hosts_by_itself():
         )
     }
     assert imported <= {*sys.stdlib_module_names, "__future__"}
+
+
+def put(found):
+    for file in found["files"]:
+        if "content" in file:
+            Path(file["path"]).parent.mkdir(exist_ok=True)
+            Path(file["path"]).write_text(file["content"])
+
+
+def test_a_certificate_gives_what_stands_beside_its_principal(tmp_path):
+    person = {"name": "ada", "uid": 2001, "keys": [ADA], "targets": [{"host": "10.0.0.11", "port": 2201}]}
+    put(relay_certificates.relays([person], directory=f"{tmp_path}/keys", authorities=[GRACE]))
+    (ada,) = ssh_sessions.people_of(f"{tmp_path}/keys", f"{tmp_path}/state").values()
+    assert ada.now == {A: frozenset({NODE}), B: frozenset({NODE})}
+    assert ssh_sessions.reason(ONE, ("SHA256:x", B), replace(ada, before=ada.now)) == ""
+    assert "SHA256:ca was removed" in ssh_sessions.reason(ONE, ("SHA256:x", "SHA256:ca"), ada)
+
+
+def test_a_revoked_key_ends_what_it_opened_and_an_authority_all_that_it_signed(tmp_path):
+    person = {"name": "ada", "uid": 2001, "keys": [ADA], "targets": []}
+    given = {"directory": f"{tmp_path}/keys", "authorities": [GRACE], "revoked": [GRACE]}
+    put(relay_certificates.relays([person], **given))
+    (ada,) = ssh_sessions.people_of(f"{tmp_path}/keys", f"{tmp_path}/state").values()
+    assert ada.now == {A: frozenset()}
+    before = replace(ada, before={A: frozenset(), B: frozenset()})
+    assert "was removed" in ssh_sessions.reason(ONE, ("SHA256:x", B), before)
+    assert ssh_sessions.reason(ONE, (A, A), before) == ""
+    assert "was revoked" in ssh_sessions.reason(ONE, (A, B), replace(before, revoked=frozenset({A})))
+
+
+def test_an_authority_that_went_is_a_change_though_its_file_has_no_time(tmp_path):
+    person = {"name": "ada", "uid": 2001, "keys": [ADA], "targets": []}
+    put(relay_certificates.relays([person], directory=f"{tmp_path}/keys", authorities=[GRACE]))
+    for path in (*tmp_path.glob("*"), *tmp_path.glob("*/*"), tmp_path):
+        os.utime(path, (1000, 1000))
+    (ada,) = ssh_sessions.people_of(f"{tmp_path}/keys", f"{tmp_path}/state").values()
+    assert ada.changed == 1000
+    opened = replace(ONE, started=1500.0)
+    before = ada.now
+    (tmp_path / "user_ca").unlink()
+    (ada,) = ssh_sessions.people_of(f"{tmp_path}/keys", f"{tmp_path}/state").values()
+    assert "was removed" in ssh_sessions.reason(opened, ("SHA256:x", B), replace(ada, before=before))

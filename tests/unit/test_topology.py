@@ -434,3 +434,9 @@ def test_many_hosts_and_people_take_little_time():
     topology = load(source)
     assert len(bastion_plan(topology, "bastion")["bastion"]["relay_users"]) == 200
     assert len(node_plan(topology, "n5")["workspaces"]) == 3
+
+
+def test_authorities_and_revoked_keys_reach_the_bastion():
+    plan = bastion_plan(loaded(lambda f: f.update(user_ca_keys=[key("ca")], revoked_keys=[key("gone")])), "bastion")
+    plan = plan["bastion"]
+    assert (plan["user_ca_keys"], plan["revoked_keys"]) == ([key("ca")], [key("gone")])
