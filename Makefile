@@ -49,7 +49,7 @@ sanity: venv  ## ansible-test sanity on what is shipped
 unit: venv  ## Unit and property tests
 	@$(BIN)/python tests/run.py unit
 
-cores: venv  ## Units on the oldest and the newest ansible-core (part of test-full)
+cores: venv  ## Lint, sanity, units, a scenario on the oldest and the newest ansible-core (part of test-full)
 	@$(BIN)/python tests/run.py cores
 
 molecule: venv  ## One scenario: make molecule SCENARIO=ssh_server

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`make bench`: how fast ssh is with a kit of ours, and how fast kits are made. See README.md beside this file."""
+"""`make bench`: how fast ssh is with a kit of ours, how fast kits are made,
+and what a run that changes nothing costs. See README.md beside this file."""
 
 from __future__ import annotations
 
@@ -12,13 +13,13 @@ from typing import Any
 
 from lab.devlab.shell import LabError
 
-from bench import ROOT, chart, copying, healing, latency, measure, rendering
+from bench import ROOT, chart, copying, healing, latency, measure, rendering, runs
 from bench.measure import BenchError
 from bench.two_hosts import two_hosts
 
 RESULTS = ROOT / "bench" / "results"
 CHART = ROOT / "docs" / "latency.svg"
-PARTS = ("render", "latency", "copy", "heal")
+PARTS = ("render", "latency", "copy", "heal", "runs")
 
 
 def say(words: str) -> None:
@@ -48,6 +49,11 @@ def main() -> int:
             result = rendering.run(args.rounds, say)
             keep("render", result)
             say(f"\n{rendering.text(result)}\n")
+        if "runs" in wanted:
+            say("==> Runs without a change")
+            result = runs.run(min(args.rounds, 3), say)
+            keep("runs", result)
+            say(f"\n{runs.text(result)}\n")
         if set(wanted) & {"latency", "copy", "heal"}:
             with_hosts(wanted, args.rounds)
     except (BenchError, LabError) as error:

@@ -1,25 +1,30 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Units and syntax on the oldest and the newest ansible-core that the collection says it runs on.
+"""Lint, sanity, units and one scenario on the oldest and the newest ansible-core that the collection says it runs on.
 
-Each core gets a venv of its own in .cache/cores, with the tools at the versions of .config/requirements.txt. The newest
-needs a newer Python than the rest of the checks: one is looked for, also where pyenv keeps them; PYTHON_NEW names one.
+Each core gets a venv of its own in .cache/cores: the locked requirements, with another ansible-core. The newest needs a
+newer Python than the rest of the checks: one is looked for, also where pyenv keeps them; PYTHON_NEW names one.
+A deprecation is an error: what is one today is gone from the core after next.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = ROOT / ".cache" / "cores"
-# What the unit tests import; ansible-core is each core's own.
-TOOLS = ("pytest", "hypothesis", "pyyaml", "py-rattler", "requests", "docker", "pytest-testinfra")
+OUTPUT = ROOT / "tests" / "output"
+TAIL_LINES = 40
+REQUIREMENTS = ROOT / ".config" / "requirements.txt"
+# A role with modules, actions and filters of ours on both releases, in two minutes.
+SCENARIO = "host_firewall"
+DEPRECATED = ("DEPRECATION", "does not support Ansible")
 
 
 @dataclass(frozen=True)
@@ -49,16 +54,11 @@ def python_for(core: Core) -> str:
     return ""
 
 
-def pins() -> list[str]:
-    locked = (ROOT / ".config/requirements.txt").read_text()
-    return [found[0] for name in TOOLS for found in [re.search(rf"^{name}==[^ ]+", locked, re.MULTILINE)] if found]
-
-
 def venv_for(core: Core, python: str) -> Path:
-    """Made once; another set of tools or another Python makes it anew."""
+    """Made once; other requirements or another Python make it anew."""
     folder = PLACE / core.version
     mark = folder / "made-of"
-    wanted = "\n".join([python, *pins()])
+    wanted = f"{python}\n{REQUIREMENTS.read_text()}"
     if not mark.exists() or mark.read_text() != wanted:
         subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
         pip: list[str | Path] = [
@@ -69,42 +69,58 @@ def venv_for(core: Core, python: str) -> Path:
             "--quiet",
             "--disable-pip-version-check",
         ]
-        subprocess.run([*pip, f"ansible-core=={core.version}", *pins()], check=True)
-        # One test reads a run through a callback of ansible.posix, which the checkout's own venv has.
-        ours = next(Path(sys.prefix).glob("lib/python3*/site-packages/ansible_collections"))
-        next(folder.glob("lib/python3*/site-packages")).joinpath("ansible_collections").symlink_to(ours)
+        subprocess.run([*pip, "--require-hashes", "-r", REQUIREMENTS], check=True)
+        # Alone: the `ansible` package beside it, which brings other collections, names another core.
+        subprocess.run([*pip, "--no-deps", f"ansible-core=={core.version}"], check=True)
         mark.write_text(wanted)
     return folder / "bin"
 
 
+def steps(bin_: Path) -> dict[str, list[str]]:
+    """What is asked of each core, by name."""
+    books = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("playbooks/*.yml"))
+    found = {
+        "syntax": [str(bin_ / "ansible-playbook"), "--syntax-check", "-i", "inventory/example", "site.yml", *books],
+        "ansible-lint": [str(bin_ / "ansible-lint"), "-c", ".config/ansible-lint.yml", "--offline"],
+        "sanity": [str(bin_ / "python"), "tests/sanity.py"],
+        "unit": [str(bin_ / "python"), "-m", "pytest", "tests/unit"],
+    }
+    if os.environ.get("ENGINE") != "none":
+        found[SCENARIO] = [str(bin_ / "molecule"), "test", "-s", SCENARIO]
+    return found
+
+
 def check(core: Core, bin_: Path) -> int:
+    """How many of the steps failed. Their output is in tests/output/cores-VERSION-STEP.log."""
     env = {
         **os.environ,
         "PATH": f"{bin_}:{os.environ['PATH']}",
+        "VIRTUAL_ENV": str(bin_.parent),
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "ANSIBLE_NOCOLOR": "1",
+        "MOLECULE_EPHEMERAL_DIRECTORY": f"/tmp/devnode-mol-{core.version}",  # noqa: S108  short, for sockets
     }
-    units = subprocess.run([bin_ / "python", "-m", "pytest", "tests/unit"], cwd=ROOT, env=env, check=False)
-    books = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("playbooks/*.yml"))
-    argv: list[str | Path] = [
-        bin_ / "ansible-playbook",
-        "--syntax-check",
-        "-i",
-        "inventory/example",
-        "site.yml",
-        *books,
-    ]
-    syntax = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-    said = syntax.stdout + syntax.stderr
-    # A deprecation that a newer core has made an error should be seen while it is still a warning.
-    deprecated = [line for line in said.splitlines() if "DEPRECATION" in line or "does not support Ansible" in line]
-    if syntax.returncode or deprecated:
-        print(said)
-    return 1 if units.returncode or syntax.returncode or deprecated else 0
+    failed = 0
+    for name, argv in steps(bin_).items():
+        log = OUTPUT / f"cores-{core.version}-{name}.log"
+        started = time.monotonic()
+        with log.open("w") as out:
+            status = subprocess.run(
+                argv, cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT, check=False
+            ).returncode
+        said = log.read_text(errors="replace").splitlines()
+        deprecated = [line for line in said if any(word in line for word in DEPRECATED)]
+        good = status == 0 and not deprecated
+        print(f"  {'ok ' if good else 'FAILED'} {name}  {time.monotonic() - started:.0f} s", flush=True)
+        if not good:
+            failed += 1
+            print("\n".join(f"      | {line}" for line in [*deprecated[:5], *said[-TAIL_LINES:]]), flush=True)
+    return failed
 
 
 def main() -> int:
     failed = 0
+    OUTPUT.mkdir(parents=True, exist_ok=True)
     for core in CORES:
         python = python_for(core)
         needed = ".".join(map(str, core.oldest_python))

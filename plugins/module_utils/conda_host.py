@@ -1,5 +1,6 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+# pylint: disable=ansible-bad-function  # run_command has no time limit
 """What the conda modules do on a host: look, lock, write, run. The decisions are in conda_install and conda_env."""
 
 from __future__ import annotations
