@@ -10,7 +10,7 @@ raises TopologyError with every problem, or returns a Topology that the plans (t
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
 from ansible_collections.devnode.gpu.plugins.module_utils import known_hosts, topology_check, validators
 from ansible_collections.devnode.gpu.plugins.module_utils import topology_parse as parse
@@ -79,9 +79,11 @@ def load(source: Source) -> Topology:
     if problems.found:
         raise TopologyError(problems.found)
 
-    people = sorted((person for _entry, person in users if person), key=lambda person: person.name)
-    present = {person.name: person for person in people if person.present}
     warnings: List[str] = []
+    gone = {key.bare for key in revoked_keys}
+    known = [_without_revoked(entry, person, gone, warnings) for entry, person in users if person]
+    people = sorted(known, key=lambda person: person.name)
+    present = {person.name: person for person in people if person.present}
     kept = [_without_leavers(entry, workspace, present, warnings) for entry, workspace in workspaces if workspace]
     return Topology(
         bastions=tuple(hosts[name] for name in sorted(source.bastions)),
@@ -142,6 +144,18 @@ def _known_keys(problems: Problems, text: str) -> Dict[str, Any]:
 
 def _sorted(networks: Tuple[str, ...]) -> Tuple[str, ...]:
     return tuple(sorted(networks))
+
+
+def _without_revoked(entry: Entry, person: Person, gone: Set[str], warnings: List[str]) -> Person:
+    """The person without the keys that are revoked: they count nowhere, also where only listed keys are looked at."""
+    for key in dict.fromkeys((*person.bastion_keys, *person.workspace_keys)):
+        if key.bare in gone and person.present:
+            warnings.append(f"{entry.path}.keys: a key of {person.name} is revoked ({key.fingerprint}) and left out.")
+    return replace(
+        person,
+        bastion_keys=tuple(key for key in person.bastion_keys if key.bare not in gone),
+        workspace_keys=tuple(key for key in person.workspace_keys if key.bare not in gone),
+    )
 
 
 def _without_leavers(

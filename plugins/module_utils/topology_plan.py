@@ -130,6 +130,8 @@ def _workspace(topology: Topology, workspace: Workspace, node: Host, doors: List
         "owner": {"name": people[0].name, "uid": people[0].uid},
         "members": [{"name": person.name, "uid": person.uid} for person in _by_name(people[1:])],
         "keys": {person.name: _lines(person.workspace_keys) for person in _by_name(people)},
+        "user_ca_keys": _lines(topology.user_ca_keys),
+        "revoked_keys": _lines(topology.revoked_keys),
         "gpus": [f"nvidia.com/gpu={gpu}" for gpu in sorted(workspace.gpus)],
         "gpu_shared": workspace.gpu_shared,
         "image": workspace.image,

@@ -65,6 +65,8 @@ class Workspace:
     owner: Login
     members: Tuple[Login, ...] = ()
     keys: Dict[str, Tuple[str, ...]] = field(default_factory=dict)
+    user_ca_keys: Tuple[str, ...] = ()
+    revoked_keys: Tuple[str, ...] = ()
     gpus: Tuple[str, ...] = ()
     gpu_shared: bool = False
     cpus: str = ""
@@ -154,9 +156,7 @@ class _Reader:
         return {}
 
 
-def parse(
-    specs: Sequence[Any], variable: str = "pytorch_sshd_workspaces"
-) -> Tuple[List[Workspace], List[str]]:
+def parse(specs: Sequence[Any], variable: str = "pytorch_sshd_workspaces") -> Tuple[List[Workspace], List[str]]:
     """Read the specifications. Returns the sound ones, sorted by name, and every problem in words."""
     found: List[Tuple[int, Workspace]] = []
     problems: List[str] = []
@@ -189,6 +189,8 @@ def _workspace(reader: _Reader, spec: Mapping[str, Any]) -> Workspace:
         owner=owner,
         members=tuple(sorted(members, key=lambda item: item.name)),
         keys=_keys(reader, get("keys")),
+        user_ca_keys=reader.each(".user_ca_keys", get("user_ca_keys"), lambda key: public_key(key).bare),
+        revoked_keys=reader.each(".revoked_keys", get("revoked_keys"), lambda key: public_key(key).bare),
         gpus=tuple(sorted(reader.each(".gpus", get("gpus"), gpu))),
         gpu_shared=take(".gpu_shared", get("gpu_shared") or False, validators.boolean, False),
         cpus=take(".cpus", get("cpus"), validators.cpus, "") if get("cpus") else "",
@@ -356,14 +358,15 @@ def config_json(workspace: Workspace, options: Options) -> str:
         "name": workspace.name,
         "owner": {"name": workspace.owner.name, "uid": workspace.owner.uid},
         "members": [{"name": item.name, "uid": item.uid} for item in workspace.members],
-        # Sessions that another key has opened are ended.
-        "keys": {name: [public_key(key).fingerprint for key in keys] for name, keys in sorted(workspace.keys.items())},
+        # Sessions that another key has opened, or that nobody on the list has signed for, are ended.
+        "keys": {login.name: _counting(workspace, login) for login in _by_name(workspace)},
         "agent_forwarding": workspace.agent_forwarding,
         "jupyter": workspace.jupyter,
         "sudo": workspace.sudo,
         "tmux": workspace.tmux,
         "stop_grace": workspace.stop_grace,
         "exempt_networks": list(workspace.exempt_networks),
+        "revoked": [public_key(key).fingerprint for key in workspace.revoked_keys],
         "environment": sorted({*options.environment_allow, *workspace.env}),
         "algorithms": {name: list(values) for name, values in sorted(options.algorithms.items())},
     }
@@ -380,10 +383,24 @@ def config_files(workspaces: Iterable[Workspace], options: Options) -> List[Dict
         kept = {"never_restore": True}
         entries.append({"path": f"{folder}/workspace.json", "content": config_json(workspace, options), **kept})
         entries.append({"path": f"{folder}/known_hosts", "content": _lines(workspace.known_hosts)})
-        for login in sorted((workspace.owner, *workspace.members), key=lambda item: item.name):
-            keys = workspace.keys.get(login.name, ())
+        entries.append({"path": f"{folder}/revoked_keys", "content": _lines(workspace.revoked_keys), **kept})
+        for login in _by_name(workspace):
+            # A certificate counts for the login that it names, as one more key of that person.
+            signed = (f'cert-authority,principals="{login.name}" {key}' for key in workspace.user_ca_keys)
+            keys = (*workspace.keys.get(login.name, ()), *signed)
             entries.append({"path": f"{folder}/keys/{login.name}", "content": _lines(keys), **kept})
     return entries
+
+
+def _by_name(workspace: Workspace) -> List[Login]:
+    return sorted((workspace.owner, *workspace.members), key=lambda item: item.name)
+
+
+def _counting(workspace: Workspace, login: Login) -> List[str]:
+    """Fingerprints of what lets somebody in: their keys, and the authorities that sign for them."""
+    keys = (*workspace.keys.get(login.name, ()), *workspace.user_ca_keys)
+    revoked = {public_key(key).bare for key in workspace.revoked_keys}
+    return [public_key(key).fingerprint for key in keys if public_key(key).bare not in revoked]
 
 
 def _lines(lines: Iterable[str]) -> str:

@@ -440,3 +440,13 @@ def test_authorities_and_revoked_keys_reach_the_bastion():
     plan = bastion_plan(loaded(lambda f: f.update(user_ca_keys=[key("ca")], revoked_keys=[key("gone")])), "bastion")
     plan = plan["bastion"]
     assert (plan["user_ca_keys"], plan["revoked_keys"]) == ([key("ca")], [key("gone")])
+    node = node_plan(loaded(lambda f: f.update(user_ca_keys=[key("ca")], revoked_keys=[key("gone")])), "gpu-01")
+    for workspace in node["workspaces"]:
+        assert (workspace["user_ca_keys"], workspace["revoked_keys"]) == ([key("ca")], [key("gone")])
+
+
+def test_a_revoked_key_counts_nowhere_though_it_is_listed():
+    topology = loaded(lambda f: f.update(revoked_keys=[key("ada-w"), key("olga")]))
+    assert key("ada-w") not in str(node_plan(topology, "gpu-01")["workspaces"][0]["keys"])
+    assert bastion_plan(topology, "bastion")["ssh_server"]["operators"][0]["keys"] == []
+    assert sum("is revoked" in text for text in topology.warnings) == 2

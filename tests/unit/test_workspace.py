@@ -17,10 +17,11 @@ from ansible_collections.devnode.gpu.plugins.module_utils import workspace as mo
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace_host as host
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace_image
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace_preflight as preflight
+from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public_key
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_plan import node_plan
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.fleet import loaded
+from unit.fleet import key, loaded
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBkz1jAoIKYsCwz6jJNDiJRvbwqz624gk6E5pAA/we7G"
@@ -53,6 +54,24 @@ def inside() -> ModuleType:
         sys.path.pop(0)
 
 
+def test_certificates_count_for_the_login_that_they_name_and_revoked_keys_for_nobody() -> None:
+    authority, other = key("ca"), key("other")
+    given = nlp(keys={"ada": [KEY, other]}, user_ca_keys=[authority], revoked_keys=[other])
+    files = {entry["path"]: entry.get("content") for entry in model.config_files([given], OPTIONS)}
+    folder = "/etc/devnode/workspaces/nlp"
+    ca = public_key(authority).bare
+    assert files[f"{folder}/keys/grace"] == f'cert-authority,principals="grace" {ca}\n'
+    assert files[f"{folder}/keys/ada"].splitlines()[-1] == f'cert-authority,principals="ada" {ca}'
+    assert files[f"{folder}/revoked_keys"] == f"{public_key(other).bare}\n"
+    config = json.loads(files[f"{folder}/workspace.json"] or "")
+    prints = [public_key(one).fingerprint for one in (KEY, authority)]
+    assert config["keys"] == {"ada": prints, "grace": prints[1:]}
+    assert config["revoked"] == [public_key(other).fingerprint]
+    # An authority that is itself revoked lets nobody in.
+    config = json.loads(model.config_json(nlp(user_ca_keys=[authority], revoked_keys=[authority]), OPTIONS))
+    assert config["keys"]["grace"] == []
+
+
 # --- reading
 
 
@@ -72,6 +91,8 @@ def inside() -> ModuleType:
         ("members", [{"name": "eve", "uid": 2001}], "is the uid of two people"),
         ("keys", {"eve": [KEY]}, "is neither owner nor member"),
         ("keys", {"ada": ["-----BEGIN OPENSSH PRIVATE KEY-----"]}, "is a private key"),
+        ("user_ca_keys", ["ssh-dss AAAA"], "DSA"),
+        ("revoked_keys", ["a\nb"], "more than one line"),
         ("gpus", ["0"], "is not a GPU"),
         ("gpus", ["nvidia.com/gpu=0 --privileged"], "is not a GPU"),
         ("gpus", "all", "is not a list"),
@@ -110,7 +131,7 @@ def test_clashes_name_the_other() -> None:
     other = {**NLP, "name": "vision"}
     _, problems = model.parse([NLP, other])
     assert 'pytorch_sshd_workspaces[1].port: 2201 is the address and port of workspace "nlp" too.' in problems
-    assert any("claimed by workspace \"nlp\" too (nvidia.com/gpu=0)" in text for text in problems)
+    assert any('claimed by workspace "nlp" too (nvidia.com/gpu=0)' in text for text in problems)
     _, problems = model.parse([NLP, {**other, "port": 2202, "gpus": ["nvidia.com/gpu=all"]}])
     assert len(problems) == 1
     shared = [{**NLP, "gpu_shared": True}, {**other, "port": 2202, "gpu_shared": True}]
@@ -166,7 +187,7 @@ def test_files_are_for_the_container_and_hold_each_persons_keys() -> None:
 def test_a_rollback_brings_nobody_back() -> None:
     folder = "/etc/devnode/workspaces/nlp"
     kept = {entry["path"] for entry in model.config_files([nlp()], OPTIONS) if entry.get("never_restore")}
-    assert kept == {f"{folder}/workspace.json", f"{folder}/keys/ada", f"{folder}/keys/grace"}
+    assert kept == {f"{folder}/{name}" for name in ("workspace.json", "revoked_keys", "keys/ada", "keys/grace")}
 
 
 def test_people_keys_and_jupyter_need_no_new_container() -> None:
@@ -496,9 +517,7 @@ def test_what_the_driver_does_not_run_is_said_before_anything_is_made(
         return 0, SMI.format(driver=driver, second=second), ""
 
     found = host.Found(engine=True, cdi=True)
-    look = preflight.Preflight(
-        smi, host.Engine(smi), found, base="pytorch/pytorch:2.8.0-cuda12.8-cudnn9-devel"
-    )
+    look = preflight.Preflight(smi, host.Engine(smi), found, base="pytorch/pytorch:2.8.0-cuda12.8-cudnn9-devel")
     verdict = look.judge([nlp(gpus=gpus)])
     assert bool(verdict.refused) == bool(says)
     assert says in " ".join(verdict.refused)

@@ -42,6 +42,23 @@ def test_a_login_is_two_lines() -> None:
     assert found.sessions == {25: {"ada": ["SHA256:a"]}, 30: {"grace": ["SHA256:g"]}}
 
 
+def test_a_certificate_is_noted_with_its_authority() -> None:
+    line = accepted("ada", "a") + " ID x CA ED25519 SHA256:no (serial 1) CA ED25519 SHA256:ca"
+    assert read(line, child(25)).sessions == {25: {"ada": ["SHA256:a SHA256:ca"]}}
+
+
+def test_a_certificate_counts_while_its_authority_does_and_nobody_revoked_its_key() -> None:
+    now, gone = {"ada": ["SHA256:b", "SHA256:ca"]}, sessions.REVOKED
+    signed = ["SHA256:a SHA256:ca"]
+    assert not sessions.must_end("ada", signed, now, {})
+    assert sessions.must_end("ada", signed, {"ada": ["SHA256:a"]}, {})
+    assert sessions.must_end("ada", signed, {**now, gone: ["SHA256:a"]}, {})
+    assert sessions.must_end("ada", ["SHA256:b"], {**now, gone: ["SHA256:b"]}, {})
+    # Nobody knows its key: it goes when something was revoked since the last look.
+    assert sessions.must_end("ada", [], {**now, gone: ["SHA256:a"]}, now)
+    assert not sessions.must_end("ada", [], {**now, gone: ["SHA256:a"]}, {**now, gone: ["SHA256:a"]})
+
+
 def test_two_at_once_keep_apart_by_their_names() -> None:
     found = read(accepted("ada", "a"), accepted("grace", "g"), child(25), child(30), accepted("ada", "b"), child(40))
     assert found.sessions[25] == found.sessions[30] == {"ada": ["SHA256:a"], "grace": ["SHA256:g"]}

@@ -34,17 +34,18 @@ def known_hosts() -> Path:
     return path
 
 
-def ssh_words(workspace: str, person: str, *options: str) -> list[str]:
+def ssh_words(workspace: str, person: str, *options: str, key: str = "") -> list[str]:
+    identity = EPHEMERAL / "people" / (key or person)
     return [
-        *("ssh", "-F", "none", "-p", str(PORTS[workspace]), "-l", person, "-i", str(EPHEMERAL / "people" / person)),
+        *("ssh", "-F", "none", "-p", str(PORTS[workspace]), "-l", person, "-i", str(identity)),
         *("-o", f"HostKeyAlias={workspace}.debian13", "-o", f"UserKnownHostsFile={known_hosts()}"),
         *("-o", "GlobalKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=yes", "-o", "IdentitiesOnly=yes"),
         *("-o", "BatchMode=yes", "-o", "ConnectTimeout=10", *options, node_address()),
     ]
 
 
-def ssh(workspace: str, person: str, command: str, *options: str) -> subprocess.CompletedProcess[str]:
-    words = [*ssh_words(workspace, person, *options), command]
+def ssh(workspace: str, person: str, command: str, *options: str, key: str = "") -> subprocess.CompletedProcess[str]:
+    words = [*ssh_words(workspace, person, *options, key=key), command]
     return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
 
 
@@ -55,9 +56,9 @@ def ok(workspace: str, person: str, command: str, *options: str) -> str:
 
 
 @contextmanager
-def session(workspace: str, person: str, command: str) -> Iterator[subprocess.Popen[bytes]]:
+def session(workspace: str, person: str, command: str, key: str = "") -> Iterator[subprocess.Popen[bytes]]:
     """Somebody's session, which ends with the block at the latest."""
-    with subprocess.Popen([*ssh_words(workspace, person), command], stdin=subprocess.DEVNULL) as process:
+    with subprocess.Popen([*ssh_words(workspace, person, key=key), command], stdin=subprocess.DEVNULL) as process:
         try:
             yield process
         finally:

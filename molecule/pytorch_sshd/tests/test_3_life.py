@@ -111,21 +111,34 @@ def test_somebody_who_leaves_is_out_at_once_and_the_container_stays(host: Any) -
 
 
 def test_who_loses_a_key_loses_the_session_that_it_opened(host: Any) -> None:
-    """A rotation: the new key is in, the old one is out with what it had opened. The others stay, jobs as well."""
+    """A rotation: the new key is in, the old one is out with what it had opened. The others stay, jobs as well.
+
+    ada comes with a certificate, too, for a key that no list has; that key is revoked in the same run.
+    """
     people = EPHEMERAL / "people"
     if not (people / "grace2").exists():
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(people / "grace2")], check=True)
     keys = {name: [(people / f"{name}.pub").read_text().strip()] for name in ("ada", "grace", "grace2")}
     rotated = {"ada": keys["ada"], "grace": keys["grace2"]}
     ok("nlp", "grace", "tmux new-session -d -s job 'sleep 300'")
-    with session("nlp", "grace", "sleep 301") as old, session("nlp", "ada", "sleep 302") as other:
+    assert "Permission denied" in ssh("nlp", "grace", "id", key="signed").stderr  # it names ada
+    assert "Permission denied" in ssh("vision", "grace", "id", key="signed").stderr
+    with (
+        session("nlp", "grace", "sleep 301") as old,
+        session("nlp", "ada", "sleep 302") as other,
+        session("nlp", "ada", "sleep 303", key="signed") as signed,
+    ):
         running = "docker exec devnode-nlp sh -c 'pgrep -xc sleep'"
-        wait_until("both are in", lambda: host.run(running).stdout.strip() == "3", 30)
-        code, out, _ = converge(nlp_shm_size="128m", nlp_keys=rotated)
+        wait_until("all are in", lambda: host.run(running).stdout.strip() == "4", 30)
+        revoked = (people / "signed.pub").read_text().strip()
+        code, out, _ = converge(nlp_shm_size="128m", nlp_keys=rotated, nlp_revoked=[revoked])
         assert code == 0, out
         assert "ended sessions of grace" in out
+        assert "ended sessions of ada" in out
         assert old.wait(30) != 0
+        assert signed.wait(30) != 0
         assert other.poll() is None
+    assert "Permission denied" in ssh("nlp", "ada", "id", key="signed").stderr
     assert "Permission denied" in ssh("nlp", "grace", "id").stderr
     new = ("-o", f"IdentityFile={people / 'grace2'}")
     assert ok("nlp", "grace", "tmux has-session -t job && tmux kill-server; id -un", *new).strip() == "grace"

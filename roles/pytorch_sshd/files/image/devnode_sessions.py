@@ -22,11 +22,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-ACCEPTED = re.compile(r"Accepted publickey for (\S+) from \S+ port \d+ ssh2: \S+ (SHA256:[A-Za-z0-9+/]+)")
+ACCEPTED = re.compile(
+    r"Accepted publickey for (\S+) from \S+ port \d+ ssh2: \S+ (SHA256:[A-Za-z0-9+/]+)"
+    # Of a certificate, whose identity (ID …) may hold anything: the authority that signed it.
+    r"(?: ID .* CA \S+ (SHA256:[A-Za-z0-9+/]+)\s*$)?"
+)
 CHILD = re.compile(r"User child is on pid (\d+)\s*$")
 LOGIN_SECONDS = 10.0  # longer than it takes from the first line to the second
 PATIENCE = 3.0
-Keys = dict[str, list[str]]  # fingerprints by login
+REVOKED = ""
+Keys = dict[str, list[str]]  # fingerprints by login; of a session by a certificate: its key, then the authority
 
 
 @dataclass
@@ -41,7 +46,8 @@ class Logins:
         """Take in one line; whether it was of interest."""
         self.waiting = [one for one in self.waiting if now - one[0] < LOGIN_SECONDS]
         if accepted := ACCEPTED.match(line):
-            self.waiting.append((now, accepted.group(1), accepted.group(2)))
+            key, authority = accepted.group(2), accepted.group(3)
+            self.waiting.append((now, accepted.group(1), f"{key} {authority}" if authority else key))
         elif child := CHILD.match(line):
             found: Keys = {}
             for _dummy, login, key in self.waiting:
@@ -72,15 +78,17 @@ def start(stream: IO[bytes], note: Path) -> None:
 
 def must_end(login: str, keys: list[str], now: Keys, before: Keys) -> bool:
     """Whether a session of this login, opened by one of these keys, has lost it. Unknown: if anything was lost."""
+    counting, revoked = set(now.get(login, [])), set(now.get(REVOKED, []))
     if not keys:
-        return bool(set(before.get(login, [])) - set(now.get(login, [])))
-    return bool(set(keys) - set(now.get(login, [])))
+        return bool(set(before.get(login, [])) - counting or revoked - set(before.get(REVOKED, [])))
+    return any(set(words) & revoked or words[-1] not in counting for words in map(str.split, keys))
 
 
-def end_lost(
-    people: Mapping[str, int], now: Keys, notes: Path, applied: Path, everything: bool = False
-) -> list[str]:
-    """End what the keys of now would not give any more (or everything); whose sessions were ended."""
+def end_lost(people: Mapping[str, int], now: Keys, notes: Path, applied: Path, everything: bool = False) -> list[str]:
+    """End what the keys of now would not give any more (or everything); whose sessions were ended.
+
+    Under the name REVOKED, which is no login, stand the keys that count for nobody.
+    """
     before, sessions = _get(applied), _get(notes)
     names = {uid: login for login, uid in people.items()}
     found = _processes()

@@ -104,7 +104,8 @@ def apply() -> list[str]:
 def end_lost_sessions(config: Mapping[str, Any]) -> list[str]:
     """Who lost a key is not kept in by a connection that it opened."""
     logins = {person["name"]: int(person["uid"]) for person in people(config)}
-    ended = devnode_sessions.end_lost(logins, config["keys"], RUN / "logins", RUN / "keys")
+    keys = {**config["keys"], devnode_sessions.REVOKED: config.get("revoked", [])}
+    ended = devnode_sessions.end_lost(logins, keys, RUN / "logins", RUN / "keys")
     return [f"ended sessions of {login} whose key is gone" for login in ended]
 
 
@@ -318,6 +319,7 @@ def sshd_config(
         "LogLevel VERBOSE",
         "# Keys only, and they lie where only root writes.",
         f"AuthorizedKeysFile {WORKSPACE}/keys/%u",
+        *([f"RevokedKeys {WORKSPACE}/revoked_keys"] if config.get("revoked") else []),
         f"AllowUsers {' '.join(person['name'] for person in people(config))}",
         "AuthenticationMethods publickey",
         "PermitRootLogin no",
