@@ -68,6 +68,8 @@ def node_plan(topology: Topology, name: str) -> Plain:
             "port": node.ssh_port,
             "exempt_networks": doors,
         },
+        # A node whose workspaces ask for no GPU needs no driver.
+        "nvidia_driver": {"optional": not any(workspace.gpus for workspace in workspaces)},
         "firewall": {"services": [ssh], "containers": {"published": published, "outbound": True}},
         "workspaces": [_workspace(topology, workspace, node, doors) for workspace in workspaces],
         "people": [person.name for person in topology.people],

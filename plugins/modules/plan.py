@@ -76,6 +76,11 @@ bastion:
   returned: kind is bastion
   type: dict
   sample: {relay_users: [{name: ada, uid: 2001, keys: [], targets: [{host: gpu-01.example.com, port: 2201}]}]}
+nvidia_driver:
+  description: Input of the role nvidia_driver. A node whose workspaces ask for no GPU needs no driver.
+  returned: kind is node
+  type: dict
+  sample: {optional: false}
 people:
   description: Names of everybody who is present; for the role pytorch_sshd.
   returned: for a node

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What playbooks/nodes.yml makes of the plan, where it is more than handing it on."""
+"""What the playbooks say of nodes' drivers: who needs one, and what is left to do at the end of site.yml."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,9 @@ import yaml
 from unit.playbook import ROOT, inventory, play
 
 
-def driver_is_optional() -> str:
+def role_variables(name: str) -> dict[str, str]:
     (book,) = yaml.safe_load((ROOT / "playbooks" / "nodes.yml").read_text())
-    variables = next(entry["vars"] for entry in book["roles"] if entry["role"] == "devnode.gpu.nvidia_driver")
-    return str(variables["nvidia_driver_optional"])
+    return dict(next(entry["vars"] for entry in book["roles"] if entry["role"] == f"devnode.gpu.{name}"))
 
 
 @pytest.mark.parametrize(("gpus", "optional"), [(None, "True"), ("none", "True"), ("all", "False"), ([0], "False")])
@@ -24,11 +24,27 @@ def test_a_driver_is_needed_where_a_workspace_asks_for_gpus(tmp_path: Path, gpus
             variables["devnode_workspaces"][0]["gpus"] = gpus
 
     inventory(tmp_path, change)
+    given = role_variables("nvidia_driver")["nvidia_driver_optional"]
     tasks = [
         {"devnode.gpu.plan": {"kind": "node"}, "register": "devnode_plan"},
-        {"ansible.builtin.copy": {"content": driver_is_optional(), "dest": f"{tmp_path}/made", "mode": "0644"}},
+        {"ansible.builtin.copy": {"content": given, "dest": f"{tmp_path}/made", "mode": "0644"}},
     ]
     (tmp_path / "book.yml").write_text(yaml.safe_dump([{"hosts": "gpu-01", "gather_facts": False, "tasks": tasks}]))
     done = play(tmp_path, tmp_path / "book.yml")
     assert done.returncode == 0, done.stdout
     assert (tmp_path / "made").read_text().strip() == optional
+
+
+PENDING = "reboot needed: driver 570.195.03 is loaded, and 580.105.08 is installed"
+
+
+@pytest.mark.parametrize("result", [None, {"pending": []}, {"pending": [PENDING]}])
+def test_the_end_of_a_run_says_which_node_needs_a_restart(tmp_path: Path, result: Any) -> None:
+    """The last play of site.yml, after a run that left such a result (or never came so far)."""
+    inventory(tmp_path)
+    last = yaml.safe_load((ROOT / "playbooks" / "site.yml").read_text())[-1]
+    (tmp_path / "book.yml").write_text(yaml.safe_dump([last]))
+    done = play(tmp_path, tmp_path / "book.yml", "-e", json.dumps({"nvidia_driver_result": result} if result else {}))
+    assert done.returncode == 0, done.stdout
+    assert (PENDING in done.stdout) == bool(result and result["pending"])
+    assert ("ok: [gpu-01]" in done.stdout) == (PENDING in done.stdout)
