@@ -184,6 +184,41 @@ def test_installs_as_the_page_says(adopter: Adopter) -> None:
     _mirrors(adopter)
 
 
+@pytest.mark.skipif(os.environ.get("DEVNODE_TESTS") != "full", reason="the full run: nine roles, a minute")
+def test_each_role_runs_alone_as_its_readme_shows(adopter: Adopter) -> None:
+    """Before anything else is there: the examples of the READMEs, a play each. Looked at, not done."""
+    key = " ".join(adopter.values["ADA"].split()[:2])
+    plays = []
+    for readme in sorted((adopter.collections / "devnode" / "gpu" / "roles").glob("*/README.md")):
+        example = re.search(r"```yaml\n(.*?)```", readme.read_text(), re.DOTALL)
+        assert example, readme
+        text = example[1].replace("192.0.2.0/24", f"{adopter.values['CONTROLLER']}/32")
+        text = text.replace("bind_address: 10.0.0.11", f"bind_address: {adopter.values['NODE']}")
+        for play in yaml.safe_load(re.sub(r"ssh-ed25519 AAAA(…|\.\.\.)", key, text)):
+            # The role that is shown comes last; others before it are what it needs.
+            play["roles"] = play["roles"][-1:]
+            plays.append({**play, "hosts": {"gpu": "gpu-01", "all": "bastion"}.get(play["hosts"], play["hosts"])})
+    assert len(plays) == len(list((ROOT / "roles").glob("*/meta/argument_specs.yml")))
+    console("gpu-01", "mkdir /srv/datasets")
+    (adopter.work / "alone.yml").write_text(yaml.safe_dump(plays))
+    (adopter.work / "files").mkdir()
+    (adopter.work / "files" / "vision.yml").write_text("dependencies: [labplot]\n")
+    (adopter.work / "files" / "registry-ca.pem").write_text((FOLDER / "extra_ca.crt").read_text())
+    settings = json.loads((adopter.work / "inventory" / "group_vars" / "devnode_nodes" / "mirrors.yml").read_text())
+    settings |= {
+        "ansible_ssh_common_args": f"-F {FOLDER}/ssh_config",
+        "ansible_become": True,
+        "docker_engine_source": "existing",
+        "docker_engine_version": "",
+        "nvidia_driver_source": "preinstalled",
+        "ssh_client_config_kits_dir": str(adopter.work / "kits-alone"),
+    }
+    done = adopter.run(f"ansible-playbook --check --diff -i bastion,gpu-01 -e '{json.dumps(settings)}' alone.yml")
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+    assert all(changes(done.stdout)[host] > 0 for host in ("bastion", "gpu-01"))
+    assert not (adopter.work / "kits-alone").exists()
+
+
 def test_meets_the_hosts_only_with_the_right_fingerprints(adopter: Adopter) -> None:
     wrong = {"NODE_FINGERPRINT": adopter.values["BASTION_FINGERPRINT"]}
     right = adopter.values
