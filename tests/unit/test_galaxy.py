@@ -33,3 +33,15 @@ def test_the_cores_that_are_required_are_the_cores_that_are_tested() -> None:
     oldest, newest = cores.CORES
     major, minor, _patch = newest.version.split(".")
     assert required == f">={oldest.version},<{major}.{int(minor) + 1}.0"
+
+
+def test_an_execution_environment_gets_what_the_collection_needs() -> None:
+    """The files that ansible-builder is sent to are there, and both take the same cores as the collection."""
+    needs = yaml.safe_load((ROOT / "meta/execution-environment.yml").read_text())["dependencies"]
+    assert set(needs) == {"python", "system"}
+    for place in needs.values():
+        assert (ROOT / place).is_file()
+    assert "openssh-client" in (ROOT / needs["system"]).read_text()
+    example = yaml.safe_load((ROOT / "docs/ci/execution-environment.yml").read_text())["dependencies"]
+    required = yaml.safe_load((ROOT / "meta/runtime.yml").read_text())["requires_ansible"]
+    assert example["ansible_core"]["package_pip"] == f"ansible-core{required}"
