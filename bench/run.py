@@ -13,13 +13,13 @@ from typing import Any
 
 from lab.devlab.shell import LabError
 
-from bench import ROOT, chart, copying, healing, latency, measure, rendering, runs
+from bench import ROOT, chart, copying, gpu_roles, healing, latency, measure, rendering, runs
 from bench.measure import BenchError
 from bench.two_hosts import two_hosts
 
 RESULTS = ROOT / "bench" / "results"
 CHART = ROOT / "docs" / "latency.svg"
-PARTS = ("render", "latency", "copy", "heal", "runs")
+PARTS = ("render", "runs", "gpu", "latency", "copy", "heal")
 
 
 def say(words: str) -> None:
@@ -53,6 +53,11 @@ def main() -> int:
             say("==> Runs without a change")
             result = runs.run(min(args.rounds, 3), say)
             keep("runs", result)
+            say(f"\n{runs.text(result)}\n")
+        if "gpu" in wanted:
+            say("==> The three roles of a GPU host (about two minutes until they are set up)")
+            result = gpu_roles.run(min(args.rounds, 5), say)
+            keep("gpu", result)
             say(f"\n{runs.text(result)}\n")
         if set(wanted) & {"latency", "copy", "heal"}:
             with_hosts(wanted, args.rounds)

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from bench import chart, latency, measure  # noqa: E402
+from bench import chart, gpu_roles, latency, measure, runs  # noqa: E402
 
 
 def echo(server: socket.socket) -> None:
@@ -82,3 +82,8 @@ def test_the_chart_is_a_picture_with_a_bar_for_each_number() -> None:
     words = " ".join(part.text or "" for part in root.iter("{http://www.w3.org/2000/svg}text"))
     assert "40x faster" in words
     assert "RTT 150 ms" in words
+
+
+def test_a_scenarios_own_tasks_are_not_counted_as_the_roles() -> None:
+    found = gpu_roles.own(runs.Run(1.0, 0, {"debian13": 28}))
+    assert (found.most, found.seconds) == (25, 1.0)
