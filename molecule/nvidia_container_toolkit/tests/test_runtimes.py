@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""containerd and Podman, the distributions' own. Podman's containers have the GPUs that they were asked for; containerd
-has what its containers need by its own account (for more, it would take a Kubernetes).
+"""containerd and Podman, the distributions' own. Podman's containers have the GPUs that they asked for, and so have
+the pods that a kubelet asks containerd for.
 
 Debian 13 has containerd 1.7 and Podman 5.4; Debian 12 has 1.6, which knows no CDI, and 4.3, which reads older
 specifications only.
@@ -9,18 +9,24 @@ specifications only.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from test_toolkit import IMAGE, SPEC, UUID_0, UUID_1, cdi, image  # noqa: F401  fixtures
+from visible import visible  # noqa: F401  fixture
 
 CONFIG = "/etc/containerd/config.toml"
 BEFORE = """version = 2
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "registry.example.invalid/pause:1"
   enable_unprivileged_ports = true
+  restrict_oom_score_adj = true  # a host in a container may not lower it
 """
+CRI = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]) / "tests" / "lab" / "nvidia" / "cri.py"
+PAUSE = "registry.example.invalid/pause:1"
 HOOK = "/usr/share/containers/oci/hooks.d/oci-nvidia-hook.json"
 
 
@@ -40,6 +46,19 @@ def ctr(host: Any, image: str) -> str:  # noqa: F811
     if name not in host.check_output("ctr images ls -q").split():
         host.check_output(f"docker save {image} | ctr images import -")
     return name
+
+
+@pytest.fixture
+def pod(host: Any, image: str) -> str:  # noqa: F811
+    """A command that makes a pod with one container, as a kubelet does; its devices and a command follow."""
+    if host.run("test -e /root/cri.py").failed:
+        host.check_output(
+            f"docker run --name pause {image} true; docker export pause | docker import "
+            f'--change \'ENTRYPOINT ["/usr/bin/sleep", "600"]\' - {PAUSE}; docker rm pause; '
+            f"docker save {image} {PAUSE} | ctr --namespace k8s.io images import -"
+        )
+        host.check_output(f"cat >/root/cri.py <<'END'\n{CRI.read_text()}\nEND")
+    return f"python3 /root/cri.py docker.io/{image}"
 
 
 @pytest.fixture
@@ -71,6 +90,22 @@ def test_containerd_has_cdi_on_and_keeps_what_others_set(host: Any) -> None:
     else:
         assert "enable_cdi = true" in shown
         assert "containerd.runtimes.nvidia]" not in shown
+
+
+def test_a_pod_has_the_gpu_that_was_asked_for_and_no_other(host: Any, pod: str) -> None:
+    """Through the CRI, by CDI names, as Kubernetes' device plugin asks; the runtime is the one that the role set up."""
+    look = "sh -c 'ls /dev; nvidia-smi -L || true'"
+    for device, uuid in (("nvidia.com/gpu=0", UUID_0), ("nvidia.com/gpu=1", UUID_1)):
+        said = host.check_output(f"{pod} {device} {look}").splitlines()
+        nodes = [line for line in said if line.startswith("nvidia")]
+        assert nodes == ["nvidia-uvm", "nvidia-uvm-tools", f"nvidia{device[-1]}", "nvidiactl"]
+        assert said[-1] == f"GPU 0: NVIDIA L4 (UUID: {uuid})"
+    both = host.check_output(f"{pod} nvidia.com/gpu=0,nvidia.com/gpu=1 {look}")
+    assert both.count("NVIDIA L4") == 2
+    assert "nvidia" not in host.check_output(f"{pod} '' ls /dev")
+    refused = host.run(f"{pod} nvidia.com/gpu=7 true")
+    assert refused.rc != 0
+    assert "unresolvable CDI devices nvidia.com/gpu=7" in refused.stderr
 
 
 def test_containerd_restarts_under_its_containers_and_gets_back_what_it_had(
@@ -132,10 +167,10 @@ def test_podman_gives_the_gpu_that_was_asked_for(host: Any, podman: str) -> None
     assert "nvidia.com/gpu=7" in refused.stderr
 
 
+@pytest.mark.usefixtures("visible")
 def test_people_without_root_have_gpus_by_podman(host: Any, podman: str) -> None:
     host.check_output("id guest >/dev/null 2>&1 || useradd --create-home --shell /bin/sh guest")
-    # A lab host is a container, in which only real root may mount /proc: theirs is the host's.
-    run = f"{podman.replace(' run ', ' --cgroup-manager=cgroupfs run --pid=host ')} --device nvidia.com/gpu=1 {IMAGE}"
+    run = f"{podman.replace(' run ', ' --cgroup-manager=cgroupfs run ')} --device nvidia.com/gpu=1 {IMAGE}"
     load = "podman --storage-driver=vfs load --quiet --input /tmp/tiny.tar"
     found = host.check_output(f"runuser -l guest -c '{load} && {run} nvidia-smi -L'")
     assert found.splitlines()[-1] == f"GPU 0: NVIDIA L4 (UUID: {UUID_1})"
