@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -217,6 +218,56 @@ def test_half_a_specification_is_written_again(host: Any, cdi: None) -> None:
     assert cdi_spec(host, check=True)["changed"] is True
     assert cdi_spec(host, check=False)["changed"] is True
     assert cdi_spec(host, check=True)["changed"] is False
+
+
+def test_a_toolkit_without_a_unit_of_its_own_gets_ours(host: Any, cdi: None) -> None:
+    """Which writes the specification at boot, and after depmod has seen another driver."""
+    theirs = "nvidia-cdi-refresh.service nvidia-cdi-refresh.path"
+    host.check_output(
+        f"systemctl disable --now --quiet {theirs}; cd /usr/lib/systemd/system; mv {theirs} /root; "
+        f"systemctl daemon-reload; systemctl restart devnode-cdi-refresh.path; rm {SPEC}"
+    )
+    try:
+        host.check_output("systemctl start devnode-cdi-refresh.service")
+        assert cdi_spec(host, check=True, devices=["nvidia.com/gpu=1"])["changed"] is False
+        host.check_output(f"rm {SPEC}; echo >>/lib/modules/$(uname -r)/modules.dep")
+        host.check_output(f"timeout 30 sh -c 'until test -s {SPEC}; do sleep 0.2; done'")
+        order = host.check_output("systemctl show devnode-cdi-refresh.service --property=Before --value").split()
+        assert {"docker.service", "containerd.service"} <= set(order)
+    finally:
+        host.check_output(
+            f"cd /root; mv {theirs} /usr/lib/systemd/system; systemctl daemon-reload; "
+            f"systemctl enable --now --quiet {theirs}; systemctl restart nvidia-cdi-refresh.service"
+        )
+    assert cdi_spec(host, check=True)["changed"] is False
+
+
+def test_the_role_installs_files_where_there_is_no_repository(host: Any, cdi: None) -> None:
+    if os.environ.get("DEVNODE_TESTS") != "full":
+        pytest.skip("two more runs of the three roles; in the full run (DEVNODE_TESTS=full)")
+    folder = f"/srv/nvidia/stable/deb/{host.check_output('dpkg --print-architecture')}"
+    lines = host.check_output(f"sha256sum {folder}/*_1.19.1-1_*.deb").splitlines()
+    files = [{"sha256": line.split()[0], "path": line.split()[1]} for line in lines]
+    assert len(files) == len(PACKAGES)
+    remove = ("libnvidia-container-tools", "nvidia-container-toolkit")
+    host.check_output(f"apt-mark unhold {' '.join(PACKAGES)}; dpkg --force-depends --remove {' '.join(remove)}")
+    name = host.check_output("hostname")
+
+    def run(chosen: list[dict[str, str]], **more: str) -> Any:
+        given = {"nvidia_container_toolkit_files": chosen, "nvidia_container_toolkit_repository": "", **more}
+        return play("--limit", name, "--extra-vars", json.dumps(given))
+
+    wrong = run([{**files[0], "sha256": "0" * 64}, *files[1:]])
+    assert wrong.returncode != 0
+    assert files[0]["sha256"] in wrong.stdout
+    assert not host.package(remove[0]).is_installed
+    both = run(files, nvidia_container_toolkit_repository="file:///srv/nvidia/stable/deb/amd64")
+    assert "both are given" in both.stdout
+    done = run(files)
+    assert done.returncode == 0, done.stdout
+    for package in PACKAGES:
+        assert host.package(package).version == "1.19.1-1"
+    assert set(PACKAGES) <= set(host.check_output("apt-mark showhold").split())
 
 
 def test_after_a_reboot_the_devices_are_there_before_the_engine(host: Any, image: str) -> None:
