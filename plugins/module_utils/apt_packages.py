@@ -99,3 +99,19 @@ def upstream(version: str) -> str:
 def parts_to_hold(version: str, installed: Dict[str, Installed]) -> Set[str]:
     """Those of the same upstream version that are not held yet."""
     return {name for name, one in installed.items() if upstream(one.version) == upstream(version) and not one.held}
+
+
+def removals(simulated: str) -> List[str]:
+    """What apt would take away, by what it prints with --simulate."""
+    return sorted({line.split()[1] for line in simulated.splitlines() if line.startswith("Remv ")})
+
+
+def why_not_installed(what: str, removed: List[str], said: str) -> str:
+    """For people: apt's own words, or that it would have to take away what somebody may be working with."""
+    if not removed:
+        return f"Installing {what} failed on this host:\n{said}"
+    return (
+        f"Installing {what} would remove {', '.join(removed)}. What is installed is never taken away here: it would be "
+        "stopped, with what runs in it. Nothing was installed. Remove it at a time that suits you "
+        f"(apt-get remove {' '.join(removed)}), then run this again."
+    )

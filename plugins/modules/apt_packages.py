@@ -251,8 +251,18 @@ class Task:
             options += ["--option", "Dpkg::Options::=--force-confdef", "--option", "Dpkg::Options::=--force-confold"]
             options += [] if self.params["recommends"] else ["--no-install-recommends"]
             with self._services(), self._parts_free():
-                self._command([*APT_GET, "install", *options, *arguments], f"Installing {' '.join(arguments)}")
+                self._run_install([*options, *arguments], " ".join(arguments))
         return versions
+
+    def _run_install(self, arguments: List[str], what: str) -> None:
+        code, out, err = self.module.run_command([*APT_GET, "install", *arguments], environ_update=QUIET)
+        if code == 0:
+            return
+        rest = [word for word in arguments if word != "--no-remove"]
+        _code, simulated, _err = self.module.run_command(
+            [*APT_GET, "--simulate", "install", *rest], environ_update=QUIET
+        )
+        raise ap.PackageError(ap.why_not_installed(what, ap.removals(simulated), (err or out).strip()))
 
     @contextlib.contextmanager
     def _parts_free(self) -> Iterator[None]:

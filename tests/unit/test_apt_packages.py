@@ -66,3 +66,20 @@ def test_what_no_list_has_is_named_with_what_it_has() -> None:
         "5:28.5.1-1~debian.13~trixie",
         "nothing is not in the package lists: they have no version of it",
     ]
+
+
+SIMULATED = """NOTE: This is only a simulation!
+Remv docker.io [26.1.5+dfsg1-9+deb13u1]
+Remv docker-cli [26.1.5+dfsg1-9+deb13u1] [docker.io:amd64 ]
+Inst containerd.io (1.7.24-1~debian.13~trixie localhost [amd64])
+Conf docker-ce (5:28.5.2-1~debian.13~trixie localhost [amd64])
+"""
+
+
+def test_what_would_have_to_go_is_named_with_the_way() -> None:
+    assert ap.removals(SIMULATED) == ["docker-cli", "docker.io"]
+    text = ap.why_not_installed("docker-ce=5:28.5.2", ap.removals(SIMULATED), "E: remove is disabled.")
+    assert "would remove docker-cli, docker.io" in text
+    assert "(apt-get remove docker-cli docker.io)" in text
+    assert ap.removals("Inst a (1)\n") == []
+    assert ap.why_not_installed("a=1", [], "E: broken") == "Installing a=1 failed on this host:\nE: broken"
