@@ -174,4 +174,10 @@ def _without_leavers(
             f'{entry.path}.owner: "{workspace.owner}" is absent. {here[0]} stands in as the owner of '
             f"{workspace.name} until you name one."
         )
-    return replace(workspace, owner=here[0], members=tuple(here[1:]))
+    web = workspace.web
+    if web and web.users:
+        users = tuple(user for user in web.users if user in present)
+        web = replace(web, users=users) if users else None
+        if web is None:
+            warnings.append(f"{entry.path}.web: nobody of its users is here any more, so it is switched off.")
+    return replace(workspace, owner=here[0], members=tuple(here[1:]), web=web)

@@ -105,7 +105,7 @@ def check_workspaces(users: Users, projects: Projects, workspaces: Workspaces, h
     people = sorted(str(entry.data.get("name")) for entry, _person in users)
     known_projects = sorted(str(entry.data.get("name")) for entry, _project in projects)
     forwarding = {project.name for _entry, project in projects if project and project.agent_forwarding}
-    ports, defaults = Unique(), Unique()
+    ports, defaults, web_names = Unique(), Unique(), Unique()
     for entry, workspace in workspaces:
         if workspace is None:
             continue
@@ -122,9 +122,39 @@ def check_workspaces(users: Users, projects: Projects, workspaces: Workspaces, h
             ports.claim(entry, "port", (node, workspace.port), workspace.port, f"on {node} a port leads to one place")
             if node in hosts and workspace.port == hosts[node].ssh_port:
                 entry.bad("port", workspace.port, f"is the port of {node}'s own sshd")
+            _check_web_port(entry, workspace, node, ports, hosts)
             for person in workspace.people if workspace.default else ():
                 defaults.claim(entry, "default", (node, person), True, f"{person} has one default workspace on {node}")
+        _check_web(entry, workspace, web_names)
     _check_gpus(workspaces)
+
+
+def _check_web_port(entry: Entry, workspace: Workspace, node: str, ports: Unique, hosts: Dict[str, Host]) -> None:
+    """nginx listens at the node's address, as published ports do."""
+    if workspace.web is None:
+        return
+    where, port = Entry(entry.problems, f"{entry.path}.web", {}, ()), workspace.web.port
+    ports.claim(where, "port", (node, port), port, f"on {node} a port leads to one place")
+    if node in hosts and port == hosts[node].ssh_port:
+        where.bad("port", port, f"is the port of {node}'s own sshd")
+
+
+def _check_web(entry: Entry, workspace: Workspace, names: Unique) -> None:
+    """A name leads to one workspace, whoever comes in is one of its people, and there is something to come to."""
+    web = workspace.web
+    if web is None:
+        return
+    where = Entry(entry.problems, f"{entry.path}.web", {}, ())
+    if not workspace.jupyter:
+        where.bad("", web.name, "leads to JupyterLab, which jupyter: false switches off", "jupyter: true")
+    if len(workspace.nodes) > 1:
+        nodes = ", ".join(workspace.nodes)
+        where.bad("name", web.name, f"leads to one place, and this workspace is on {nodes}", "an entry for each node")
+    because = "a browser gives its cookies to every port of a name, and so one workspace's to the other"
+    names.claim(where, "name", web.name, web.name, because)
+    for user in web.users:
+        if user not in workspace.people:
+            where.bad("users", user, "is none of its people", ", ".join(workspace.people))
 
 
 def _check_references(entry: Entry, workspace: Workspace, people: List[str], projects: List[str]) -> None:

@@ -21,6 +21,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import 
     Workspace,
 )
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError
+from ansible_collections.devnode.gpu.plugins.module_utils.workspace_web import EPHEMERAL, Web, web_port
 
 HOST_KEYS = ("devnode_address", "devnode_ip", "devnode_private_ip", "devnode_ssh_port", "devnode_bastion")
 USER_KEYS = ("name", "uid", "keys", "operator", "state", "client")
@@ -65,13 +66,13 @@ WORKSPACE_KEYS = (
     "project",
     "env",
     "jupyter",
+    "web",
     "default",
     "agent_forwarding_shared",
     "state",
 )
+WEB_KEYS = ("name", "port", "networks", "users", "certificate", "key")
 STATES = ("present", "absent")
-# The kernel takes these for outgoing connections (net.ipv4.ip_local_port_range): a workspace there might not start.
-EPHEMERAL = (32768, 60999)
 
 
 def state(value: Any) -> bool:
@@ -297,6 +298,7 @@ def parse_workspaces(
             project=_optional(entry, "project", validators.name),
             env=_mapping(entry, "env", validators.env_name, validators.env_value),
             jupyter=entry.get("jupyter", validators.boolean, True),
+            web=_web(entry),
             default=entry.get("default", validators.boolean, False),
             agent_forwarding_shared=entry.get("agent_forwarding_shared", validators.boolean, False),
         )
@@ -307,6 +309,25 @@ def parse_workspaces(
 def _optional(entry: Entry, key: str, check: Any) -> str:
     """A text that may be left empty."""
     return "" if entry.data.get(key) == "" else entry.get(key, check, "")
+
+
+def _web(entry: Entry) -> Optional[Web]:
+    """JupyterLab by HTTPS, if it is asked for."""
+    if not entry.has("web"):
+        return None
+    raw = Entry(entry.problems, f"{entry.path}.web", entry.data["web"], WEB_KEYS)
+    web = Web(
+        name=raw.get("name", validators.host),
+        port=raw.get("port", web_port),
+        networks=tuple(sorted(raw.each("networks", validators.network, required=True), key=str)),
+        users=raw.each("users", validators.login),  # none named: the owner
+        certificate=_optional(raw, "certificate", validators.path),
+        key=_optional(raw, "key", validators.path),
+    )
+    if bool(web.certificate) != bool(web.key):
+        raw.bad("key", web.key, "and certificate belong together", "both, or none: then the node makes one")
+    entry.ok = entry.ok and raw.ok
+    return web
 
 
 def _mount(raw: Entry, parent: Entry) -> Mount:

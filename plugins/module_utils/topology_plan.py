@@ -8,7 +8,8 @@ Everything is sorted, so that the same inventory gives the same plan and a secon
 from __future__ import annotations
 
 import ipaddress
-from typing import Any, Dict, Iterable, List, Tuple
+from dataclasses import asdict
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import PublicKey
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import (
@@ -70,7 +71,10 @@ def node_plan(topology: Topology, name: str) -> Plain:
         },
         # A node whose workspaces ask for no GPU needs no driver.
         "nvidia_driver": {"optional": not any(workspace.gpus for workspace in workspaces)},
-        "firewall": {"services": [ssh], "containers": {"published": published, "outbound": True}},
+        "firewall": {
+            "services": [ssh, *_web_services(workspaces)],
+            "containers": {"published": published, "outbound": True},
+        },
         "workspaces": [_workspace(topology, workspace, node, doors) for workspace in workspaces],
         "people": [person.name for person in topology.people],
     }
@@ -151,11 +155,36 @@ def _workspace(topology: Topology, workspace: Workspace, node: Host, doors: List
         ],
         "env": dict(sorted(workspace.env.items())),
         "jupyter": workspace.jupyter,
+        "web": _web(workspace),
         "project": workspace.project,
         "agent_forwarding": project.agent_forwarding,
         "known_hosts": sorted(line for git in project.git_hosts for line in git.known_hosts),
         "exempt_networks": doors,
     }
+
+
+def _web(workspace: Workspace) -> Optional[Plain]:
+    """What the role takes; no passwords, which the role gets by itself: plans are printed."""
+    web = workspace.web
+    if web is None:
+        return None
+    users = sorted(web.users or (workspace.owner,))
+    return {**asdict(web), "networks": list(web.networks), "users": users}
+
+
+def _web_services(workspaces: Iterable[Workspace]) -> List[Plain]:
+    """nginx is a program of the node: its ports are opened to the networks named, and to nobody else."""
+    return [
+        {
+            "name": f"web-{workspace.web.port}",
+            "port": workspace.web.port,
+            "protocol": "tcp",
+            "sources": list(workspace.web.networks),
+            "rate": "",
+        }
+        for workspace in workspaces
+        if workspace.web is not None
+    ]
 
 
 def _account(person: Person, keys: Iterable[PublicKey]) -> Plain:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Dict, List, Optional, Tuple
 
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import PublicKey
+from ansible_collections.devnode.gpu.plugins.module_utils.workspace_web import Web
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ class Workspace:
     project: str = ""
     env: Dict[str, str] = field(default_factory=dict)
     jupyter: bool = True
+    web: Optional[Web] = None
     default: bool = False
     agent_forwarding_shared: bool = False
 

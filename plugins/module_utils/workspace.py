@@ -11,11 +11,12 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
-from ansible_collections.devnode.gpu.plugins.module_utils import validators
+from ansible_collections.devnode.gpu.plugins.module_utils import validators, workspace_web
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public_key
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
+from ansible_collections.devnode.gpu.plugins.module_utils.workspace_web import Web
 
 CONFIG_DIR = "/etc/devnode/workspaces"
 STATE_DIR = "/var/lib/devnode/workspaces"
@@ -80,6 +81,7 @@ class Workspace:
     mounts: Tuple[Mount, ...] = ()
     env: Dict[str, str] = field(default_factory=dict)
     jupyter: bool = True
+    web: Optional[Web] = None
     agent_forwarding: bool = False
     known_hosts: Tuple[str, ...] = ()
     exempt_networks: Tuple[str, ...] = ()
@@ -204,6 +206,7 @@ def _workspace(reader: _Reader, spec: Mapping[str, Any]) -> Workspace:
         mounts=_mounts(reader, get("mounts")),
         env=_env(reader, get("env")),
         jupyter=take(".jupyter", True if get("jupyter") is None else get("jupyter"), validators.boolean, True),
+        web=_web(reader, get("web"), owner),
         agent_forwarding=take(".agent_forwarding", get("agent_forwarding") or False, validators.boolean, False),
         known_hosts=reader.each(".known_hosts", get("known_hosts"), known_hosts_line),
         exempt_networks=reader.each(".exempt_networks", get("exempt_networks"), validators.network),
@@ -272,6 +275,29 @@ def _ulimits(reader: _Reader, value: Any) -> Dict[str, str]:
     return found
 
 
+def _web(reader: _Reader, value: Any, owner: Login) -> Optional[Web]:
+    given = reader.pairs(".web", value)
+    if not given:
+        return None
+    for key in sorted(set(given) - {"name", "port", "networks", "users", "certificate", "key"}, key=str):
+        reader.say(".web", key, "is no key of this. Allowed: name, port, networks, users, certificate, key")
+    if not given.get("networks"):
+        reader.say(".web.networks", given.get("networks"), "names no network; nobody gets in without one")
+    web = Web(
+        name=reader.take(".web.name", given.get("name"), validators.host, ""),
+        port=reader.take(".web.port", given.get("port"), workspace_web.web_port, 0),
+        networks=reader.each(".web.networks", given.get("networks"), validators.network),
+        users=tuple(sorted(reader.each(".web.users", given.get("users"), validators.login))) or (owner.name,),
+        certificate=reader.take(".web.certificate", given["certificate"], validators.path, "")
+        if given.get("certificate")
+        else "",
+        key=reader.take(".web.key", given["key"], validators.path, "") if given.get("key") else "",
+    )
+    if bool(web.certificate) != bool(web.key):
+        reader.say(".web.key", web.key, "and certificate belong together: both, or none and the host makes one")
+    return web
+
+
 def _check_people(reader: _Reader, workspace: Workspace) -> None:
     people = [login for login in (workspace.owner, *workspace.members) if login.name]
     for kind, values in (("name", [p.name for p in people]), ("uid", [str(p.uid) for p in people if p.uid])):
@@ -279,6 +305,11 @@ def _check_people(reader: _Reader, workspace: Workspace) -> None:
             reader.say(".members", double, f"is the {kind} of two people of this workspace")
     for stranger in sorted(set(workspace.keys) - {login.name for login in people} - {""}):
         reader.say(".keys", stranger, "has keys but is neither owner nor member")
+    if workspace.web:
+        for stranger in sorted(set(workspace.web.users) - {login.name for login in people} - {""}):
+            reader.say(".web.users", stranger, "is neither owner nor member")
+        if not workspace.jupyter:
+            reader.say(".web", workspace.web.name, "leads to JupyterLab, which jupyter: false switches off")
     names = [mount.target for mount in workspace.mounts if mount.target]
     for double in sorted({target for target in names if names.count(target) > 1}):
         reader.say(".mounts", double, "is the target of two mounts")
@@ -324,6 +355,15 @@ def _clashes(found: List[Tuple[int, Workspace]], variable: str) -> List[str]:
                 given = show(workspace.port if place == ".port" else workspace.name)
                 problems.append(f"{variable}[{number}]{place}: {given} is the {what} of {taken[key]} too.")
             taken.setdefault(key, f'workspace "{workspace.name}"')
+    asked = [(f"{variable}[{number}].web", item.name, item.web) for number, item in found if item.web]
+    for where, name, given, why in workspace_web.clashes(asked):
+        problems.append(f"{where}.{name}: {show(given)} {why}.")
+    taken_ports = {(item.bind_address, item.port): item.name for _dummy, item in found}
+    for number, item in found:
+        holder = taken_ports.get((item.bind_address, item.web.port)) if item.web else None
+        if item.web and holder:
+            where, given = f"{variable}[{number}].web.port", show(item.web.port)
+            problems.append(f'{where}: {given} is the port of workspace "{holder}".')
     return problems + _gpu_clashes(found, variable)
 
 

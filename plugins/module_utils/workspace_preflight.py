@@ -19,6 +19,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils.workspace import Works
 from ansible_collections.devnode.gpu.plugins.module_utils.workspace_host import Container, Engine, Found, Run
 
 CDI_PATTERNS = ("/etc/cdi/*", "/var/run/cdi/*")
+WEB_UNIT = "devnode-web.service"
 MOVES = "which is to move to another port"
 SMI = ("--query-gpu=index,uuid,driver_version,compute_cap,name", "--format=csv,noheader")
 
@@ -65,6 +66,7 @@ class Preflight:
                     f"{where}: a container {item.container} is there that this role did not make. Rename or remove it."
                 )
             verdict.refused += self._port_problems(where, item, declared)
+            verdict.refused += self._web_problems(where, item)
             verdict.refused += self._gpus_in_use(where, item, declared)
             verdict.refused += [
                 f"{where}: mount source {mount.source} is not there on this host. Create or mount it first."
@@ -178,24 +180,23 @@ class Preflight:
                 return next((text for text in (self._kept(item, one, declared) for one in ours) if text), "")
             if names:
                 return f"container {names[0]}"
-        inodes: Set[str] = set()
-        for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-            if os.path.exists(table):
-                with open(table, encoding="ascii") as source:
-                    inodes |= listening_inodes(source.read(), item.port)
-        for link in glob.glob("/proc/[0-9]*/fd/*"):
-            try:
-                if os.readlink(link) in {f"socket:[{inode}]" for inode in inodes}:
-                    number = link.split("/")[2]
-                    with open(f"/proc/{number}/comm", encoding="utf-8", errors="replace") as source:
-                        return f"{source.read().strip()} (pid {number})"
-            except OSError:
-                continue
-        return "another process"
+        return listener(item.port)[1] or "another process"
 
-    def _kept(
-        self, item: Workspace, holder: Container, declared: Dict[str, Workspace], to_change: str = MOVES
-    ) -> str:
+    def _web_problems(self, where: str, item: Workspace) -> List[str]:
+        """The port of its HTTPS, which our own nginx may have, and what it is to read."""
+        if item.web is None:
+            return []
+        problems = [
+            f"{where}: web.{name} {path} is not there on this host. Put it there first, or name none."
+            for name, path in (("certificate", item.web.certificate), ("key", item.web.key))
+            if path and not os.path.isfile(path)
+        ]
+        number, holder = listener(item.web.port)
+        if holder and WEB_UNIT not in _read(f"/proc/{number}/cgroup"):
+            problems.append(f"{where}: web.port {item.web.port} is taken by {holder}. Choose another port.")
+        return problems
+
+    def _kept(self, item: Workspace, holder: Container, declared: Dict[str, Workspace], to_change: str = MOVES) -> str:
         """Why another workspace of ours keeps this port (or GPU) for now; empty if it does not."""
         if holder.workspace == item.name or self.recreate == "always":
             return ""
@@ -207,6 +208,32 @@ class Preflight:
         # Those of somebody who left keep a workspace that is no longer declared no longer.
         running = self.engine.doing(holder, logins, model.who_left(logins, self.people) if other is None else ())
         return f'workspace "{holder.workspace}", {state} but is in use ({"; ".join(running)})' if running else ""
+
+
+def listener(port: int) -> Tuple[str, str]:
+    """Who listens on a port of this host: the process's number, and its name for people. Both empty if nobody does."""
+    inodes: Set[str] = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        if os.path.exists(table):
+            with open(table, encoding="ascii") as source:
+                inodes |= listening_inodes(source.read(), port)
+    links = {f"socket:[{inode}]" for inode in inodes}
+    for link in glob.glob("/proc/[0-9]*/fd/*") if links else ():
+        try:
+            if os.readlink(link) in links:
+                number = link.split("/")[2]
+                return number, f"{_read(f'/proc/{number}/comm').strip()} (pid {number})"
+        except OSError:
+            continue
+    return "", "another process" if links else ""
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as source:
+            return source.read()
+    except OSError:
+        return ""
 
 
 def known_devices() -> List[str]:

@@ -19,6 +19,13 @@ options:
     type: list
     elements: str
     required: true
+  dormant:
+    description: >-
+      Units that missing packages bring and that nobody asked for: they neither start with the installation nor at boot.
+      Those of packages that are there already are left as they are.
+    type: list
+    elements: str
+    default: []
   lock_timeout:
     description: How many seconds to wait for another package manager to finish.
     type: int
@@ -91,6 +98,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "list", "elements": "str", "required": True},
+            "dormant": {"type": "list", "elements": "str", "default": []},
             "lock_timeout": {"type": "int", "default": 120},
         },
         supports_check_mode=True,
@@ -110,10 +118,17 @@ def main() -> None:
     }
     if missing and not module.check_mode:
         module.run_command_environ_update = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+        # A run that is interrupted here leaves them masked: asleep all the same.
+        dormant: list[str] = module.params["dormant"]
+        if dormant:
+            module.run_command(["systemctl", "mask", *dormant], check_rc=True)
         for argv in _commands(module, missing):
             code, out, err = module.run_command(argv)
             if code:
                 _fail(module, missing, argv, f"{out}\n{err}")
+        if dormant:
+            module.run_command(["systemctl", "unmask", *dormant], check_rc=True)
+            module.run_command(["systemctl", "disable", *dormant], check_rc=True)
     module.exit_json(**result)
 
 

@@ -372,7 +372,8 @@ class Images:
     def login(self) -> None:
         """Credentials for what follows."""
         words = ["login", "--username", self.given["registry_username"], "--password-stdin"]
-        self._docker([*words, self.given["registry"].partition("/")[0]], data=self.given["registry_password"].encode())
+        host, password = self.given["registry"].partition("/")[0], self.given["registry_password"].encode()
+        self._docker([*words, host], data=password, what=f"{host} as {self.given['registry_username']}")
 
     def _docker(self, words: List[str], data: "bytes | None" = None, what: str = "") -> None:
         code, out, err = self._run(words, data)

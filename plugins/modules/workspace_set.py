@@ -82,6 +82,10 @@ options:
       behind does not keep a workspace that is no longer declared. By default nobody is taken to have left.
     type: list
     elements: str
+  web_passwords:
+    description: For O(preflight), hashes of passwords by login, of which those are looked at that C(web.users) name.
+    type: dict
+    default: {}
   preflight:
     description: >-
       Change nothing; refuse what cannot work on this host (a port that something else holds, a GPU, a mount or an
@@ -124,15 +128,28 @@ host_keys:
   type: dict
   returned: always
   sample: {nlp.gpu-01: ["ssh-ed25519 AAAA..."]}
+web:
+  description: >-
+    Of JupyterLab over HTTPS, whether there is something of it on this host or to be (C(here)), what people open
+    (C(addresses)) and the SHA-256 of the certificates (C(fingerprints)), by workspace.
+  type: dict
+  returned: always
+  sample:
+    here: true
+    addresses: {nlp: "https://nlp.example.com:8443/"}
+    fingerprints: {nlp: "0F:…"}
 """
 
 import json
+import os
 import time
 from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
+from ansible_collections.devnode.gpu.plugins.module_utils import workspace_certificate as certificate
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace_host as host
+from ansible_collections.devnode.gpu.plugins.module_utils import workspace_web
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
 from ansible_collections.devnode.gpu.plugins.module_utils.workspace_preflight import Preflight
 
@@ -147,6 +164,7 @@ ARGUMENTS: Dict[str, Any] = {
     "purge": {"type": "list", "elements": "str", "default": []},
     "base": {"type": "str", "default": ""},
     "people": {"type": "list", "elements": "str"},
+    "web_passwords": {"type": "dict", "default": {}, "no_log": True},
     "preflight": {"type": "bool", "default": False},
 }
 
@@ -156,13 +174,16 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
         module.exit_json(**run(module))
-    except host.HostError as exc:
+    except (host.HostError, certificate.CertificateError) as exc:
         module.fail_json(msg=str(exc))
 
 
 def run(module: AnsibleModule) -> Dict[str, Any]:
     """Refuse, or do it and say what was done."""
     workspaces, problems = model.parse(module.params["workspaces"])
+    webs = {item.name: item.web for item in workspaces if item.web}
+    if module.params["preflight"]:
+        problems += workspace_web.password_problems(webs, module.params["web_passwords"])
     if problems:
         raise host.HostError("\n".join(problems))
     options = model.Options(
@@ -191,6 +212,11 @@ def run(module: AnsibleModule) -> Dict[str, Any]:
     for text in verdict.warnings if module.params["preflight"] else ():
         module.warn(text)
     result = host.Result() if module.params["preflight"] else keeper.bring(workspaces, found, purge)
+    here = bool(webs) or os.path.isdir(workspace_web.CONFIG_DIR) or os.path.isdir(workspace_web.STATE_DIR)
+    prints: Dict[str, str] = {}
+    if here and not module.params["preflight"]:
+        result.actions += certificate.ensure(module.run_command, workspaces, module.check_mode)
+        prints = certificate.fingerprints(module.run_command, workspaces)
     for entry in result.pending:
         module.warn(host.pending_text(entry))
     return {
@@ -199,6 +225,11 @@ def run(module: AnsibleModule) -> Dict[str, Any]:
         "pending": result.pending,
         "kept": result.kept,
         "host_keys": host.host_keys(workspaces, options),
+        "web": {
+            "here": here,
+            "addresses": {name: workspace_web.address(web) for name, web in webs.items()},
+            "fingerprints": prints,
+        },
         "diff": {"before": _text(result.before), "after": _text(result.after)},
     }
 
