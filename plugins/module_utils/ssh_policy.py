@@ -50,6 +50,10 @@ HOST_KEY_ALGORITHMS = {
     "ed25519": ("ssh-ed25519",),
     "rsa": ("rsa-sha2-512", "rsa-sha2-256"),
 }
+HOST_CERTIFICATE_ALGORITHMS = {
+    "ed25519": ("ssh-ed25519-cert-v01@openssh.com",),
+    "rsa": ("rsa-sha2-512-cert-v01@openssh.com", "rsa-sha2-256-cert-v01@openssh.com"),
+}
 # What people may log in with. ECDSA stays: some security chips know nothing else.
 USER_KEY_ALGORITHMS = (
     "ssh-ed25519",
@@ -129,6 +133,7 @@ class Wishes:
     port: int = 22
     listen_addresses: tuple[str, ...] = ()
     host_key_types: tuple[str, ...] = ("ed25519",)
+    host_certificates: bool = False
     old_clients: bool = False
     permit_root_login: str = "no"
     allow_groups: tuple[str, ...] = ()
@@ -195,6 +200,10 @@ def sections(wishes: Wishes, facts: Facts) -> list[Section]:
     listen = [("ListenAddress", address) for address in wishes.listen_addresses]
     host_keys = [("HostKey", facts.host_keys[kind]) for kind in wishes.host_key_types if kind in facts.host_keys]
     host_algorithms = [name for kind in wishes.host_key_types for name in HOST_KEY_ALGORITHMS[kind]]
+    if wishes.host_certificates:
+        host_keys += [("HostCertificate", certificate_path(path)) for _keyword, path in host_keys]
+        signed = [name for kind in wishes.host_key_types for name in HOST_CERTIFICATE_ALGORITHMS[kind]]
+        host_algorithms = signed + host_algorithms
     result = [
         Section("Where it listens.", lines(("Port", wishes.port), *listen)),
         Section(
@@ -267,6 +276,11 @@ def sections(wishes: Wishes, facts: Facts) -> list[Section]:
         )
     )
     return result
+
+
+def certificate_path(host_key: str) -> str:
+    """Where the certificate of a host key lies."""
+    return f"{host_key}-cert.pub"
 
 
 def socket_lines(wishes: Wishes, ipv6: bool) -> list[str]:

@@ -45,7 +45,7 @@ SIZE_LIMIT = 200 * 1024
 # Whoever comes from nowhere that any file mentions.
 SOMEWHERE = ("192.0.2.1", "2001:db8::1")
 # Every line of these counts, not only the first.
-CUMULATIVE = ("port", "listenaddress", "hostkey")
+CUMULATIVE = ("port", "listenaddress", "hostkey", "hostcertificate")
 
 
 @dataclass(frozen=True)

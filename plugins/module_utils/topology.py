@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
 from ansible_collections.devnode.gpu.plugins.module_utils import known_hosts, topology_check, validators
 from ansible_collections.devnode.gpu.plugins.module_utils import topology_parse as parse
-from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public_key
+from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import PublicKey, public_key
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_read import Entry, Problems, TopologyError
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import (
     Host,
@@ -22,6 +22,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import 
     Topology,
     Workspace,
 )
+from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError
 
 # Generous on purpose: 200 people behind one address (NAT) get in within seconds, a flood does not.
 BASTION_RATE = "120/minute burst 300"
@@ -45,6 +46,8 @@ class Source:
     bastion_rate: Any = None
     user_ca_keys: Any = None
     revoked_keys: Any = None
+    host_ca: Any = None  # where the private key lies, or the .pub file of one in an agent
+    host_ca_key: str = ""  # what the .pub file says
     known_hosts: str = ""
 
 
@@ -68,6 +71,8 @@ def load(source: Source) -> Topology:
     given = {"devnode_user_ca_keys": source.user_ca_keys, "devnode_revoked_keys": source.revoked_keys}
     trust = Entry(problems, "", given, tuple(given))
     user_ca_keys, revoked_keys = (trust.each(name, public_key) for name in given)
+
+    host_ca_keys = _host_ca(problems, source)
 
     topology_check.check_hosts(problems, list(source.bastions), list(source.nodes), hosts)
     topology_check.check_users(users)
@@ -98,6 +103,8 @@ def load(source: Source) -> Topology:
         bastion_rate=bastion_rate,
         user_ca_keys=user_ca_keys,
         revoked_keys=revoked_keys,
+        host_ca=str(source.host_ca or ""),
+        host_ca_keys=host_ca_keys,
         host_keys=host_keys,
         warnings=tuple(warnings),
     )
@@ -113,6 +120,23 @@ def _hosts(problems: Problems, source: Source) -> Dict[str, Host]:
             is_node = name in source.nodes and not host.bastion
             found[name] = replace(host, bastion=first) if is_node else host
     return found
+
+
+def _host_ca(problems: Problems, source: Source) -> Tuple[PublicKey, ...]:
+    """The authority that signs host keys, if there is one."""
+    if not source.host_ca:
+        return ()
+    allowed = "the path of a private key whose .pub file lies beside it, or of the .pub file of a key in an agent"
+    if not isinstance(source.host_ca, str) or not source.host_ca.isprintable():
+        problems.add("devnode_host_ca", source.host_ca, "is not a path", allowed)
+    elif not source.host_ca_key.strip():
+        problems.add("devnode_host_ca", source.host_ca, "has no public key that can be read", allowed)
+    else:
+        try:
+            return (public_key(source.host_ca_key.strip()),)
+        except InvalidError as error:
+            problems.add("devnode_host_ca", source.host_ca, f"has a public key that {error.why}", allowed)
+    return ()
 
 
 def _defined(problems: Problems, source: Source) -> None:

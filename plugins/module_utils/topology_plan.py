@@ -33,6 +33,7 @@ def bastion_plan(topology: Topology, name: str) -> Plain:
             "operator_networks": list(topology.operator_networks),
             "port": bastion.ssh_port,
             "exempt_networks": list(topology.controllers),
+            "host_ca": topology.host_ca,
         },
         "firewall": {
             "services": _bastion_services(topology, bastion),
@@ -68,6 +69,7 @@ def node_plan(topology: Topology, name: str) -> Plain:
             "operators": [_account(person, person.workspace_keys) for person in topology.people if person.operator],
             "port": node.ssh_port,
             "exempt_networks": doors,
+            "host_ca": topology.host_ca,
         },
         # A node whose workspaces ask for no GPU needs no driver.
         "nvidia_driver": {"optional": not any(workspace.gpus for workspace in workspaces)},

@@ -160,6 +160,8 @@ class Topology:
     bastion_rate: str = ""
     user_ca_keys: Tuple[PublicKey, ...] = ()  # authorities whose certificates for people count
     revoked_keys: Tuple[PublicKey, ...] = ()
+    host_ca: str = ""  # path on the controller of the key that signs host keys
+    host_ca_keys: Tuple[PublicKey, ...] = ()
     host_keys: Dict[str, Tuple[PublicKey, ...]] = field(default_factory=dict)
     warnings: Tuple[str, ...] = ()
 

@@ -214,16 +214,22 @@ def _known_hosts(
     topology: Topology, aliases: Iterable[str], doors: Iterable[str], projects: Iterable[str], shared: Shared
 ) -> List[Dict[str, Any]]:
     found: Dict[str, Dict[str, Any]] = {}
-    for name in {*aliases, *doors}:
-        if name in topology.host_keys:
-            if (name,) not in shared:
-                shared[(name,)] = _known_host(name, topology.host_keys[name])
-            found[name] = shared[(name,)]
+    ours = sorted({*aliases, *doors} & set(topology.host_keys))
+    for name in ours:
+        if (name,) not in shared:
+            shared[(name,)] = _known_host(name, topology.host_keys[name])
+        found[name] = shared[(name,)]
     for project in projects:
         for git in topology.project[project].git_hosts:
             # By its bare name: it is what a project key's destinations are checked against.
             found.setdefault(git.name, _known_host(git.name, git.keys))
-    return [found[name] for name in sorted(found)]
+    # By name, and never by a pattern: the authority speaks for our hosts, not for git servers or anybody else's.
+    signed = [
+        {"names": ours, "keys": [key.bare for key in topology.host_ca_keys], "marker": "@cert-authority"}
+        for _dummy in topology.host_ca_keys[:1]
+        if ours
+    ]
+    return signed + [found[name] for name in sorted(found)]
 
 
 def _known_host(name: str, keys: Sequence[Any]) -> Dict[str, Any]:

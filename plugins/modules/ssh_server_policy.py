@@ -38,6 +38,10 @@ options:
     elements: str
     choices: [ed25519, rsa]
     default: [ed25519]
+  host_certificates:
+    description: Whether the host keys get certificates.
+    type: bool
+    default: false
   old_clients:
     description: Allow key exchange without post-quantum algorithms.
     type: bool
@@ -166,6 +170,13 @@ next_port:
   description: The port that the next connection has to use, when the policy changes it; otherwise 0.
   returned: success
   type: int
+host_keys:
+  description:
+    - With O(host_certificates), the host keys in use. Each has C(key) (the public key), C(path) (where its certificate
+      belongs) and C(certificate) (the one that is there, or nothing).
+  returned: success
+  type: list
+  elements: dict
 version:
   description: The server's version.
   returned: success
@@ -290,6 +301,25 @@ def _host_keys() -> dict[str, str]:
     return found
 
 
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as handle:
+            return handle.read()
+    except OSError:
+        return ""
+
+
+def _keys_to_sign(wishes: ssh_policy.Wishes, facts: ssh_policy.Facts) -> list[dict[str, str]]:
+    if not wishes.host_certificates:
+        return []
+    found = []
+    for path in (facts.host_keys[kind] for kind in wishes.host_key_types if kind in facts.host_keys):
+        certificate = ssh_policy.certificate_path(path)
+        key = " ".join(_read(f"{path}.pub").split()[:2])
+        found.append({"path": certificate, "key": key, "certificate": _read(certificate)})
+    return found
+
+
 def _bits(host: Host, key: str) -> int:
     words = host.lines("ssh-keygen", "-l", "-f", key)
     return int(words[0]) if words and words[0].isdigit() else 0
@@ -348,7 +378,7 @@ def _config_files(module: AnsibleModule, drop_in: str) -> list[dict[str, Any]]:
 
 
 def _activate(socket: str, service: str) -> list[dict[str, Any]]:
-    config = ["/etc/ssh/sshd_config.d/*", sshd_check.SSHD_CONFIG]
+    config = ["/etc/ssh/sshd_config.d/*", sshd_check.SSHD_CONFIG, "/etc/ssh/*-cert.pub"]
     if not socket:
         # Not try-…: when a new policy has ended sshd, the old one has to start it again.
         return [{"argv": ["systemctl", "reload-or-restart", service], "when_changed": config}]
@@ -391,6 +421,7 @@ def main() -> None:
                 "default": ["ed25519"],
                 "no_log": False,
             },
+            "host_certificates": {"type": "bool", "default": False},
             "old_clients": {"type": "bool", "default": False},
             "permit_root_login": {
                 "type": "str",
@@ -443,6 +474,7 @@ def main() -> None:
         activate=_activate(socket, host.service_unit()),
         check_arguments=ssh_policy.check_arguments(wishes, facts),
         next_port=_next_port(ports),
+        host_keys=_keys_to_sign(wishes, facts),
         version=".".join(str(number) for number in facts.version),
     )
 

@@ -60,6 +60,8 @@ class Inventory:
             machines={name: {key: self.get(name, key) for key in MACHINE_HOST_KEYS} for name in machines},
             groups={name: tuple(map(str, hosts)) for name, hosts in self.groups.items() if name not in ("all",)},
             known_hosts=self.known_hosts.read_text(encoding="utf-8") if self.known_hosts.is_file() else "",
+            host_ca=self.get(self.reference, "devnode_host_ca"),
+            host_ca_key=self._host_ca_key(),
             **{name: self.get(self.reference, f"devnode_{name}") for name in LISTS},
         )
 
@@ -72,6 +74,16 @@ class Inventory:
         return {key: self.get(name, key) for key in HOST_KEYS}
 
     def _known_hosts(self) -> Path:
-        given = self.get(self.reference, "devnode_known_hosts")
+        return self._path(self.get(self.reference, "devnode_known_hosts") or "known_hosts")
+
+    def _host_ca_key(self) -> str:
+        given = str(self.get(self.reference, "devnode_host_ca") or "")
+        try:
+            return self._path(given if given.endswith(".pub") else f"{given}.pub").read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return ""
+
+    def _path(self, given: Any) -> Path:
+        """A path of the inventory's variables; a relative one counts from the inventory."""
         folder = self.get(self.reference, "inventory_dir") or "."
-        return Path(str(folder)) / Path(str(given or "known_hosts")).expanduser()
+        return Path(str(folder)) / Path(str(given)).expanduser()

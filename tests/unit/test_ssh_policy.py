@@ -235,3 +235,11 @@ def test_under_a_socket_unit_each_family_has_its_own():
     assert "ListenStream=[::]:22" not in ssh_policy.socket_lines(Wishes(), False)
     one = ssh_policy.socket_lines(Wishes(listen_addresses=("192.0.2.7", "2001:db8::7")), True)
     assert one[3:5] == ["ListenStream=192.0.2.7:22", "ListenStream=[2001:db8::7]:22"]
+
+
+def test_host_certificates_stand_beside_the_plain_keys():
+    facts = replace(FACTS, key_algorithms=(*FACTS.key_algorithms, "ssh-ed25519-cert-v01@openssh.com"))
+    wanted = Wishes(host_certificates=True)
+    assert value("HostKeyAlgorithms", wanted, facts) == "ssh-ed25519-cert-v01@openssh.com,ssh-ed25519"
+    assert value("HostCertificate", wanted, facts) == f"{FACTS.host_keys['ed25519']}-cert.pub"
+    assert value("HostCertificate") is None

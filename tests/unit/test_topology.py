@@ -21,6 +21,7 @@ def test_bastion():
         "port": 22,
         "operator_networks": ["198.51.100.0/28"],
         "exempt_networks": ["198.51.100.5/32"],
+        "host_ca": "",
     }
     ada, grace = plan["bastion"]["relay_users"]
     assert ada == {

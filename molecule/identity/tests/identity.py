@@ -42,13 +42,14 @@ def apply(people, *operators, **more):
 class Client:
     """Somebody at the client machine with one key, in front of one bastion."""
 
-    def __init__(self, bastion, login, identity=""):
+    def __init__(self, bastion, login, identity="", known="known_hosts", alias=""):
         self.bastion, self.login, self.identity = bastion, login, identity or login
+        self.known, self.alias = f"/root/kit/{known}", alias or bastion
         self.socket = f"/root/kit/{login}-{self.identity}-{bastion}"
 
     def ssh(self, *more, command=""):
         fixed = ["BatchMode=yes", "IdentitiesOnly=yes", "StrictHostKeyChecking=yes", "ConnectTimeout=10"]
-        fixed += ["UserKnownHostsFile=/root/kit/known_hosts", f"HostKeyAlias={self.bastion}"]
+        fixed += [f"UserKnownHostsFile={self.known}", f"HostKeyAlias={self.alias}"]
         words = [word for option in fixed for word in ("-o", option)]
         words += ["-i", f"/root/kit/{self.identity}", "-l", self.login, *more, address(self.bastion), *command.split()]
         return shlex.join(["ssh", *words])

@@ -15,6 +15,7 @@ from identity import BASTIONS, Client
 from scenario_hosts import FOLDER, address, root
 
 [MAKE, SIGN] = to_run(ROOT / "docs" / "identity.md", "user-ca")
+[MAKE_FOR_HOSTS] = to_run(ROOT / "docs" / "identity.md", "host-ca")
 
 
 def sign(name, principal, *more):
@@ -73,11 +74,12 @@ def test_the_documentations_commands_make_an_authority_and_a_certificate(tmp_pat
     ask.chmod(0o700)
     (tmp_path / "ada.pub").write_text((FOLDER / f"{spare}.pub").read_text())
     more = {"HOME": str(tmp_path), "SSH_ASKPASS": str(ask), "SSH_ASKPASS_REQUIRE": "force", "DISPLAY": ":0"}
-    for block in (MAKE, SIGN):
+    for block in (MAKE, SIGN, MAKE_FOR_HOSTS):
         done = subprocess.run(
             ["bash", "-euc", block.text], cwd=tmp_path, env={**os.environ, **more}, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
+    assert (tmp_path / ".ssh" / "devnode_host_ca.pub").exists()
     said = subprocess.run(["ssh-keygen", "-L", "-f", tmp_path / "ada-cert.pub"], capture_output=True, text=True).stdout
     words = said.split()
     assert "ada" in words[words.index("Principals:") :]
