@@ -23,7 +23,7 @@ from typing import Any, Optional
 Record = dict[str, Any]
 
 ACCEPTED = re.compile(
-    r"Accepted (?P<method>\S+) for (?P<user>\S+) from (?P<source>\S+) port (?P<port>\d+) ssh2"
+    r"(?P<how>Accepted|Partial) (?P<method>\S+) for (?P<user>\S+) from (?P<source>\S+) port (?P<port>\d+) ssh2"
     r"(?:: (?P<type>\S+) (?P<key>SHA256:\S+)(?: ID (?P<id>.*) \(serial (?P<serial>\d+)\) CA \S+ (?P<ca>SHA256:\S+))?)?"
 )
 # Names come from strangers: the last "from" of the line is sshd's own.
@@ -141,6 +141,7 @@ class Joiner:
         self.host = host
         self.sessions: dict[int, Session] = {}  # by the pid of root's process
         self.early: list[Entry] = []  # of processes that nobody has named yet
+        self.partial: dict[int, dict[str, Any]] = {}  # keys of logins that are not done yet, by the same pid
         self.flows: list[Flow] = []
         for pid, session in (state or {}).get("sessions", {}).items():
             channels = {number: Connection(**one) for number, one in session.pop("channels").items()}
@@ -204,19 +205,27 @@ class Joiner:
     def _of_root(self, entry: Entry) -> Optional[list[Record]]:
         text = entry.message
         found = ACCEPTED.fullmatch(text)
+        if found and found["how"] == "Partial":
+            # A key, where a code is asked for as well: the login that may follow says nothing of the key.
+            self.partial = {**dict(list(self.partial.items())[-999:]), entry.pid: found.groupdict()}
+            return []
         if found:
             before = self.gone(entry.time, entry.pid)
+            first = self.partial.pop(entry.pid, None)
+            said = found.groupdict()
+            if first and not said["key"] and (first["user"], first["source"]) == (said["user"], said["source"]):
+                said = {**first, "method": f"{first['method']},{said['method']}"}
             self.sessions[entry.pid] = Session(
                 id=f"{entry.time:.0f}-{entry.pid}",
-                user=found["user"],
-                source=found["source"],
-                source_port=int(found["port"]),
+                user=said["user"],
+                source=said["source"],
+                source_port=int(said["port"]),
                 since=entry.time,
-                method=found["method"],
-                key_type=found["type"] or "",
-                key=found["key"] or "",
-                certificate=f"{found['id']} (serial {found['serial']})" if found["id"] else "",
-                ca=found["ca"] or "",
+                method=said["method"],
+                key_type=said["type"] or "",
+                key=said["key"] or "",
+                certificate=f"{said['id']} (serial {said['serial']})" if said["id"] else "",
+                ca=said["ca"] or "",
             )
             return before  # the new login is told when the account's number is known
         session_of = self.sessions.get(entry.pid)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
-from ansible_collections.devnode.gpu.plugins.module_utils import validators
+from ansible_collections.devnode.gpu.plugins.module_utils import totp, validators
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
 
 UNITS = "/etc/systemd/system"
@@ -210,16 +210,19 @@ def _shipping(server: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [*certificates, {"path": RSYSLOG, "template": "ship.conf.j2", "mode": "0640"}]
 
 
-def setup(given: Mapping[str, Any], sources: str = "") -> dict[str, Any]:
+def setup(
+    given: Mapping[str, Any], sources: str = "", pam: str = "", group_name: str = "devnode-relay"
+) -> dict[str, Any]:
     """Everything but people: packages, files with the templates' variables, activation.
 
-    `given` are the role's variables without their prefix; `sources` is where the audit's programs are.
+    `given` are the role's variables without their prefix; `sources` is where the audit's programs are; `pam` is what
+    sshd's PAM file says now, of which codes for the members of `group_name` become a part.
     BastionError names every problem.
     """
     taken = _Taken(given)
     flags = {
         name: bool(taken.take(name, validators.boolean))
-        for name in ("audit", "auditd", "security_upgrades", "time_sync")
+        for name in ("audit", "auditd", "security_upgrades", "time_sync", "totp")
     }
     group = taken.take("audit_log_group", _within(1, 65535))
     days = taken.take("audit_keep_days", _within(1, 3650))
@@ -234,11 +237,18 @@ def setup(given: Mapping[str, Any], sources: str = "") -> dict[str, Any]:
         times = [
             taken.check(f"bastion_time_servers[{index}]", value, validators.host) for index, value in enumerate(times)
         ]
+    codes, problems = totp.secrets(given["relay_users"], given["totp_secrets"]) if flags["totp"] else ([], [])
+    taken.found += problems
     if taken.found:
         raise BastionError("\n".join(taken.found))
 
     packages = ["openssh-server", "fail2ban", "python3-systemd", "nftables"]
     files: list[dict[str, Any]] = []
+    if flags["totp"]:
+        packages.append(totp.PACKAGE)
+        files += codes
+        if pam:
+            files.append({"path": totp.PAM, "content": totp.pam(pam, group_name)})
     if banner:
         files.append({"path": "/etc/devnode/bastion/banner", "content": banner})
     if settings:
@@ -263,6 +273,7 @@ def setup(given: Mapping[str, Any], sources: str = "") -> dict[str, Any]:
         "packages": packages,
         "files": files,
         "activate": [
+            {"argv": [totp.PROGRAM, totp.WANTED, totp.STATE], "when_changed": [f"{totp.WANTED}/*", totp.PROGRAM]},
             {"argv": ["systemctl", "daemon-reload"], "when_changed": [f"{UNITS}/*"]},
             {
                 "argv": _restart("devnode-flows.service"),
@@ -290,6 +301,7 @@ def setup(given: Mapping[str, Any], sources: str = "") -> dict[str, Any]:
             "per_source": per_source,
             "days": days,
             "audit": flags["audit"],
+            "totp": flags["totp"],
             "library": LIBRARY,
         },
     }

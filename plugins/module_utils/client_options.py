@@ -85,7 +85,7 @@ def _way(host: Host, view: ClientView) -> Options:
         "CheckHostIP": ("no",) if view.version < (8, 5) else (),
         "IdentityFile": host.identity_files or view.identity_files,
         "IdentitiesOnly": ("yes",),
-        "PreferredAuthentications": ("publickey",),
+        "PreferredAuthentications": ("publickey,keyboard-interactive" if host.code else "publickey",),
         "AddKeysToAgent": (_add_keys(host, view),),
         "ForwardAgent": (agent.socket if agent and forwardable else "yes" if host.own_agent else "no",),
         "ControlMaster": ("no" if stays is None else "auto",),

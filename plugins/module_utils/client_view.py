@@ -96,6 +96,7 @@ class Host:
     mosh_address: str = ""  # where they are reached; needed behind a jump, which carries no UDP
     reason: str = ""  # one line above the block: what it is for
     login: bool = False  # jump hosts: the person gets a shell there too (operators); others only pass through
+    code: bool = False  # a one-time code is asked for there besides the key
 
     @classmethod
     def from_dict(cls, raw: Any, where: str, errors: List[str], pattern: bool = False) -> "Host":
@@ -123,6 +124,7 @@ class Host:
             mosh_address=read.one("mosh_address", _address),
             reason=read.one("reason", _line),
             login=read.one("login", validators.boolean),
+            code=read.one("code", validators.boolean),
         )
 
     @property

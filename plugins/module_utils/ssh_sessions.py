@@ -35,7 +35,8 @@ PATIENCE = 3.0
 SLACK = 2.0  # seconds by which the clocks of files and processes may differ
 EVERYTHING = "*"
 ACCEPTED = re.compile(
-    r"Accepted publickey for (?P<user>\S+) from (?P<address>\S+) port (?P<port>\d+) ssh2: "
+    # "Partial": a code was asked for as well, and the line that accepts that says nothing of the key.
+    r"(?:Accepted|Partial) publickey for (?P<user>\S+) from (?P<address>\S+) port (?P<port>\d+) ssh2: "
     r"\S+ (?P<fingerprint>SHA256:[A-Za-z0-9+/]+)(?P<rest>.*)",
     re.DOTALL,
 )

@@ -47,6 +47,7 @@ class Source:
     user_ca_keys: Any = None
     revoked_keys: Any = None
     host_ca: Any = None  # where the private key lies, or the .pub file of one in an agent
+    totp: Any = None
     host_ca_key: str = ""  # what the .pub file says
     known_hosts: str = ""
 
@@ -73,6 +74,8 @@ def load(source: Source) -> Topology:
     user_ca_keys, revoked_keys = (trust.each(name, public_key) for name in given)
 
     host_ca_keys = _host_ca(problems, source)
+    codes = Entry(problems, "", {"devnode_totp": source.totp}, ("devnode_totp",))
+    totp = codes.get("devnode_totp", validators.boolean, False)
 
     topology_check.check_hosts(problems, list(source.bastions), list(source.nodes), hosts)
     topology_check.check_users(users)
@@ -105,6 +108,7 @@ def load(source: Source) -> Topology:
         revoked_keys=revoked_keys,
         host_ca=str(source.host_ca or ""),
         host_ca_keys=host_ca_keys,
+        totp=totp,
         host_keys=host_keys,
         warnings=tuple(warnings),
     )

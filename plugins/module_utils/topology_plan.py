@@ -50,6 +50,7 @@ def bastion_plan(topology: Topology, name: str) -> Plain:
             ],
             "user_ca_keys": [key.line for key in topology.user_ca_keys],
             "revoked_keys": [key.line for key in topology.revoked_keys],
+            "totp": topology.totp,
         },
     }
 

@@ -162,6 +162,7 @@ class Topology:
     revoked_keys: Tuple[PublicKey, ...] = ()
     host_ca: str = ""  # path on the controller of the key that signs host keys
     host_ca_keys: Tuple[PublicKey, ...] = ()
+    totp: bool = False  # bastions ask people for a one-time code
     host_keys: Dict[str, Tuple[PublicKey, ...]] = field(default_factory=dict)
     warnings: Tuple[str, ...] = ()
 

@@ -15,7 +15,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils.topology_read import P
 BASTIONS, NODES, CLIENTS = "devnode_bastions", "devnode_nodes", "devnode_clients"
 LISTS = (
     *("users", "workspaces", "projects", "allowed_networks", "controllers", "operator_networks", "bastion_rate"),
-    *("user_ca_keys", "revoked_keys"),
+    *("user_ca_keys", "revoked_keys", "totp"),
 )
 
 

@@ -12,7 +12,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils import bastion_setup
 ROLE = Path(__file__).parents[2] / "roles/bastion"
 NAMES = {
     "audit", "audit_log_group", "audit_keep_days", "log_server", "auditd", "security_upgrades", "time_sync",
-    "time_servers", "banner", "sysctl", "waiting_per_source",
+    "time_servers", "banner", "sysctl", "waiting_per_source", "relay_users", "totp", "totp_secrets",
 }  # fmt: skip
 DEFAULTS = {
     name.removeprefix("bastion_"): value

@@ -218,3 +218,12 @@ def test_an_authority_that_went_is_a_change_though_its_file_has_no_time(tmp_path
     (tmp_path / "user_ca").unlink()
     (ada,) = ssh_sessions.people_of(f"{tmp_path}/keys", f"{tmp_path}/state").values()
     assert "was removed" in ssh_sessions.reason(opened, ("SHA256:x", B), replace(ada, before=before))
+
+
+def test_with_a_code_asked_for_as_well_the_key_is_in_the_line_before():
+    key = {"_PID": "100", "__REALTIME_TIMESTAMP": "1000500000"}
+    said = [
+        {**key, "MESSAGE": f"Partial publickey for ada from 192.0.2.9 port 4000 ssh2: ED25519 {A}"},
+        {**key, "MESSAGE": "Accepted keyboard-interactive/pam for ada from 192.0.2.9 port 4000 ssh2"},
+    ]
+    assert ssh_sessions.fingerprints(said, [ONE]) == {100: (A, A)}

@@ -1,0 +1,70 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# pylint: disable=ansible-bad-function  # is also a program of the host, which prints and exits
+"""Brings the files that PAM keeps one-time codes in to what the inventory says.
+
+PAM writes into them which codes were used, so that none counts twice. A person whose secret is the same keeps that; a
+new secret makes a new file; who is no longer listed has none.
+
+Role bastion installs this file on hosts as a program, with a first line that makes it one: standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import List, Optional
+
+# Three tries in half a minute, then none until it is over. A code counts once; the one before and the one after the
+# present one count, too, for clocks that are half a minute off.
+OPTIONS = '" RATE_LIMIT 3 30\n" WINDOW_SIZE 3\n" DISALLOW_REUSE\n" TOTP_AUTH\n'
+
+
+def _first_line(path: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as stream:
+            return stream.readline().strip()
+    except OSError:
+        return ""
+
+
+def _put(path: str, secret: str) -> None:
+    new = f"{path}.new"
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as stream:
+        os.fchmod(stream.fileno(), 0o600)
+        stream.write(f"{secret}\n{OPTIONS}")
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(new, path)
+
+
+def bring(wanted: str, state: str) -> List[str]:
+    """Whose file was written or removed."""
+    os.makedirs(state, mode=0o700, exist_ok=True)
+    os.chmod(state, 0o700)
+    names = set(os.listdir(wanted)) if os.path.isdir(wanted) else set()
+    changed = []
+    for name in sorted(names):
+        secret = _first_line(os.path.join(wanted, name))
+        if secret and secret != _first_line(os.path.join(state, name)):
+            _put(os.path.join(state, name), secret)
+            changed.append(name)
+    for name in sorted(set(os.listdir(state)) - names):
+        os.unlink(os.path.join(state, name))
+        changed.append(name)
+    return changed
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """0: done."""
+    words = sys.argv[1:] if argv is None else argv
+    if len(words) != 2:
+        print("usage: devnode-totp WANTED STATE (two directories)", file=sys.stderr)
+        return 2
+    for name in bring(words[0], words[1]):
+        print(f"one-time codes of {name}: changed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
