@@ -151,6 +151,7 @@ class Wishes:
     login_grace_time: int = 30
     client_alive_interval: int = 60
     unused_connection_timeout: int = 7200
+    client_persist: int = 0  # seconds that clients keep a connection which nobody uses; 0: not known
     channel_timeouts: tuple[str, ...] = ()
     allowed_overrides: tuple[str, ...] = ()
 
@@ -377,6 +378,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "login_grace_time": _between(5, 3600),
     "client_alive_interval": _between(0, 86400),
     "unused_connection_timeout": _between(60, 604800),
+    "client_persist": _between(0, 604800 - 600),
     "channel_timeouts": _channel_timeout,
     "allowed_overrides": _sshd_keyword,
 }
@@ -393,7 +395,19 @@ def invalid(wishes: Wishes) -> list[str]:
             except InvalidError as error:
                 place = f"[{index}]" if isinstance(value, tuple) else ""
                 found.append(f"ssh_server_{name}{place}: {show(item)} {error}")
-    return found
+    return found or _too_short(wishes)
+
+
+def _too_short(wishes: Wishes) -> list[str]:
+    """sshd would end shared connections that clients mean to keep."""
+    if wishes.unused_connection_timeout > wishes.client_persist:
+        return []
+    return [
+        f"ssh_server_unused_connection_timeout: {wishes.unused_connection_timeout} seconds are not more than the "
+        f"{wishes.client_persist} for which clients keep a connection that nobody uses (ssh_server_client_persist; "
+        "devnode_users[].client.multiplexing), so this host would end them first. Allowed: at least "
+        f"{wishes.client_persist + 600}, or a shorter time at the clients"
+    ]
 
 
 def refusals(wishes: Wishes, facts: Facts) -> list[str]:

@@ -11,6 +11,7 @@ import ipaddress
 from dataclasses import asdict
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
+from ansible_collections.devnode.gpu.plugins.module_utils import client_values as values
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import PublicKey
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import (
     Host,
@@ -34,6 +35,7 @@ def bastion_plan(topology: Topology, name: str) -> Plain:
             "port": bastion.ssh_port,
             "exempt_networks": list(topology.controllers),
             "host_ca": topology.host_ca,
+            "client_persist": _persist(topology),
         },
         "firewall": {
             "services": _bastion_services(topology, bastion),
@@ -71,6 +73,7 @@ def node_plan(topology: Topology, name: str) -> Plain:
             "port": node.ssh_port,
             "exempt_networks": doors,
             "host_ca": topology.host_ca,
+            "client_persist": _persist(topology),
         },
         # A node whose workspaces ask for no GPU needs no driver.
         "nvidia_driver": {"optional": not any(workspace.gpus for workspace in workspaces)},
@@ -81,6 +84,14 @@ def node_plan(topology: Topology, name: str) -> Plain:
         "workspaces": [_workspace(topology, workspace, node, doors) for workspace in workspaces],
         "people": [person.name for person in topology.people],
     }
+
+
+def _persist(topology: Topology) -> int:
+    """For how many seconds somebody's client keeps a connection that nobody uses, at most."""
+    clients = [person.client for person in topology.people] + [machine.client for machine in topology.machines]
+    wanted = {client.multiplexing or "interactive" for client in clients}
+    found = (values.PROFILES[name] if name in values.PROFILES else values.seconds(name) for name in wanted)
+    return max((time for time in found if time is not None), default=0)
 
 
 def _reach(topology: Topology, bastion: str) -> Dict[str, List[Tuple[Host, int]]]:

@@ -116,6 +116,11 @@ options:
     description: UnusedConnectionTimeout in seconds.
     type: int
     default: 7200
+  client_persist:
+    description:
+      - Seconds for which clients keep a connection that nobody uses. O(unused_connection_timeout) has to be more.
+    type: int
+    default: 0
   channel_timeouts:
     description: ChannelTimeout, such as C(direct-tcpip=12h).
     type: list
@@ -443,6 +448,7 @@ def main() -> None:
             "login_grace_time": {"type": "int", "default": 30},
             "client_alive_interval": {"type": "int", "default": 60},
             "unused_connection_timeout": {"type": "int", "default": 7200},
+            "client_persist": {"type": "int", "default": 0},
             "channel_timeouts": strings,
             "allowed_overrides": strings,
         },

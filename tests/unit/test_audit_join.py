@@ -238,3 +238,20 @@ def test_ulogds_objects():
     data |= {"dest_ip": "192.0.2.11", "dest_port": 22, "src_port": 40000}
     assert audit_join.parse_flow(data) == Flow(5.5, 2001, "192.0.2.11", 22, 40000, True)
     assert audit_join.parse_flow({"oob.prefix": "x"}) is None
+
+
+def test_a_key_and_then_a_code_are_one_login_with_that_key():
+    def lines(user, key):
+        at = "192.0.2.7 port 54902 ssh2"
+        _connection, _accepted, *rest = login()
+        return [
+            Entry(100.0, 3014, 0, f"Partial publickey for {user} from {at}: ED25519 {key}"),
+            Entry(100.0, 3014, 0, f"Accepted keyboard-interactive/pam for ada from {at}"),
+            *rest,
+        ]
+
+    (record,) = records(Joiner("bastion"), lines("ada", KEY))
+    assert (record["key"], record["method"]) == (KEY, "publickey,keyboard-interactive/pam")
+    # A key of somebody else's attempt is nobody's.
+    (record,) = records(Joiner("bastion"), lines("grace", KEY))
+    assert (record["key"], record["method"]) == ("", "keyboard-interactive/pam")

@@ -243,3 +243,12 @@ def test_host_certificates_stand_beside_the_plain_keys():
     assert value("HostKeyAlgorithms", wanted, facts) == "ssh-ed25519-cert-v01@openssh.com,ssh-ed25519"
     assert value("HostCertificate", wanted, facts) == f"{FACTS.host_keys['ed25519']}-cert.pub"
     assert value("HostCertificate") is None
+
+
+def test_a_timeout_that_ends_clients_connections_is_refused_with_both_numbers():
+    assert not ssh_policy.invalid(Wishes(client_persist=7199))
+    (said,) = ssh_policy.invalid(Wishes(client_persist=86400))
+    assert "ssh_server_unused_connection_timeout: 7200 seconds" in said
+    assert "86400" in said
+    assert "at least 87000" in said
+    assert not ssh_policy.invalid(Wishes(client_persist=86400, unused_connection_timeout=87000))

@@ -22,6 +22,7 @@ def test_bastion():
         "operator_networks": ["198.51.100.0/28"],
         "exempt_networks": ["198.51.100.5/32"],
         "host_ca": "",
+        "client_persist": 1800,
     }
     ada, grace = plan["bastion"]["relay_users"]
     assert ada == {
@@ -451,3 +452,11 @@ def test_a_revoked_key_counts_nowhere_though_it_is_listed():
     assert key("ada-w") not in str(node_plan(topology, "gpu-01")["workspaces"][0]["keys"])
     assert bastion_plan(topology, "bastion")["ssh_server"]["operators"][0]["keys"] == []
     assert sum("is revoked" in text for text in topology.warnings) == 2
+
+
+def test_the_bastion_knows_how_long_clients_keep_connections():
+    def change(fleet):
+        fleet["users"][1]["client"] = {"multiplexing": "24h"}
+        fleet["users"][2]["client"] = {"multiplexing": "no"}
+
+    assert bastion_plan(loaded(change), "bastion")["ssh_server"]["client_persist"] == 86400
