@@ -86,6 +86,13 @@ def test_the_engine_runs_as_asked(host: Any) -> None:
     )
 
 
+def test_a_host_without_gpus_is_a_normal_answer(host: Any) -> None:
+    found = host.ansible("devnode.gpu.gpu_info", "torch=2.8.0 cuda=12.8", check=False)
+    assert (found["changed"], found["gpus"], found["processes"]) == (False, [], [])
+    assert (found["driver"]["version"], found["driver"]["loaded"]) == ("", False)
+    assert found["engine"]["docker"] == info(host)["ServerVersion"]
+
+
 def test_cdi_is_on_where_the_engine_knows_it(host: Any) -> None:
     if major(host) >= 25:
         assert document(host)["features"]["cdi"] is True
