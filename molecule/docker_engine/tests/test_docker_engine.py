@@ -178,6 +178,17 @@ def test_invalid_json_is_reported_and_left(host: Any) -> None:
     assert host.file("/root/broken.json").content_string == '{"debug": tru'
 
 
+def test_what_the_engine_itself_would_not_accept_is_left(host: Any) -> None:
+    """dockerd --validate says so before anything is written; an engine before 23 has no such option."""
+    if major(host) < 23:
+        pytest.skip("Debian 12's engine (20.10) has no --validate")
+    before, pid = host.file(FILE).content_string, main_pid(host)
+    result = merge(host, {"no-such-key": True})
+    assert "dockerd --validate does not accept" in result["msg"]
+    assert "no-such-key" in result["msg"]
+    assert (host.file(FILE).content_string, main_pid(host)) == (before, pid)
+
+
 def test_a_flag_of_the_unit_that_clashes_is_named(host: Any, newest: None, cleared: None) -> None:
     host.check_output(
         f"mkdir -p $(dirname {DROPIN}); printf '[Service]\\nExecStart=\\nExecStart=/usr/sbin/dockerd -H fd:// "
