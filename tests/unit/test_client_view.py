@@ -217,3 +217,26 @@ def test_profiles(profile: str, windows: bool) -> None:
 def test_two_inventories_in_one_home_share_no_connections() -> None:
     one, other = samples.view(), samples.view(source="inventory/other")
     assert policy_id(one.hosts[0], one) != policy_id(other.hosts[0], other)
+
+
+def test_what_many_people_have_is_read_once_and_is_the_same_as_read_alone() -> None:
+    people = [small(person=name, hosts=[{**NLP, "user": name}]) for name in ("ada", "grace", "ada2")]
+    views, errors = parse_views(people)
+    assert errors == []
+    for each, raw in zip(views, people, strict=True):
+        assert each.hosts == tuple(Host.from_dict(item, "", []) for item in raw["hosts"])
+        assert hash(each.hosts[0]) == hash(Host.from_dict(raw["hosts"][0], "", []))
+
+
+def test_what_is_wrong_is_named_in_its_own_place_however_often_it_was_read() -> None:
+    wrong = [small(person=name, hosts=[{**NLP, "user": login}]) for name, login in (("ada", "ada"), ("grace", "a b"))]
+    wrong.append(small(person="olga", hosts=[{**NLP, "user": "olga", "port": 99999}]))
+    wrong.append(small(person="otto", hosts=[{**NLP, "user": "otto", "port": 99999}]))
+    wrong.append(small(person="emma", hosts=[{**NLP, "port": object()}]))
+    errors = parse_views(wrong)[1]
+    assert [error.partition(": ")[0] for error in errors] == [
+        "ssh_client_config_views[1].hosts[0].user",
+        "ssh_client_config_views[2].hosts[0].port",
+        "ssh_client_config_views[3].hosts[0].port",
+        "ssh_client_config_views[4].hosts[0].port",
+    ]
