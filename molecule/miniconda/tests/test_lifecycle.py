@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from conftest import DIRTY, PREFIX, Box
@@ -80,6 +81,7 @@ KEPT = tuple(f"/var/lib/devnode/{name}" for name in (".lock", "backup", "file_se
 
 # --- the installation --------------------------------------------------------------------------------------------
 
+STANDINS = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]) / ".cache/standins/conda"  # on the controller
 INSTALLER = "/srv/conda/Miniconda3-py311_26.5.3-1-Linux-$(uname -m).sh"
 
 
@@ -105,7 +107,8 @@ def test_removed_then_old_then_upgraded_in_place(any_state: Box) -> None:
     assert any_state.play(miniconda_state="absent").ok().changed == 0
 
     old = "26.3.2-2"
-    any_state.play(miniconda_version=old).ok()
+    file = f"Miniconda3-py311_{old}-Linux-{any_state.root('uname -m')}.sh"
+    any_state.play(miniconda_version=old, miniconda_installer_src=str(STANDINS / file)).ok()
     assert any_state.person("conda --version") == "conda 26.3.2"
     made = any_state.root(f"stat -c %Y {PREFIX}/envs/plot-py311/conda-meta/history")
     assert any_state.play().ok().changed == 1

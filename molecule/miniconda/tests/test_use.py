@@ -151,6 +151,28 @@ def test_the_word_defaults_does_not_lead_to_anaconda(box: Box) -> None:
 @pytest.mark.one_system
 @pytest.mark.standin
 @pytest.mark.full_run
+def test_anacondas_channels_are_a_decision_and_then_ask_nobody(any_state: Box) -> None:
+    """The host's own mirror under Anaconda's name. Without the decision, a person's conda dies of the terms at once."""
+    channel = "http://repo.anaconda.com:8077/channels/conda-forge"
+    wanted = {"name": "terms-py311", "channels": [channel], "packages": ["labtool"]}
+    person = f"conda create --name d --yes --quiet --channel {channel} --override-channels labmath"
+    any_state.root("cp /etc/hosts /root/hosts; echo 127.0.0.1 repo.anaconda.com >>/etc/hosts")
+    try:
+        asked = any_state.ssh(person)
+        assert "CondaToSNonInteractiveError" in asked.stderr
+        refused = any_state.play(miniconda_environments=[wanted])
+        assert refused.refused("licence", "miniconda_anaconda_terms_accepted: true").changed == 0
+        any_state.play(miniconda_environments=[wanted], miniconda_anaconda_terms_accepted=True).ok()
+        assert any_state.person("conda run -n terms-py311 labtool") == "labtool 1.0"
+        any_state.person(person)
+        any_state.person("conda env remove --name d --yes")
+    finally:
+        any_state.root("cat /root/hosts >/etc/hosts")
+
+
+@pytest.mark.one_system
+@pytest.mark.standin
+@pytest.mark.full_run
 def test_the_operator_decides_what_users_override_and_how_they_get_out(any_state: Box) -> None:
     """conda itself says what came of it, to a person who wrote something else into ~/.condarc."""
     invalid = any_state.play(miniconda_condarc={"channel_priority": "sometimes"})
