@@ -13,13 +13,13 @@ from typing import Any
 
 from lab.devlab.shell import LabError
 
-from bench import ROOT, chart, copying, gpu_roles, healing, latency, measure, rendering, runs
+from bench import ROOT, chart, copying, gpu_roles, healing, latency, measure, rendering, runs, workspaces
 from bench.measure import BenchError
 from bench.two_hosts import two_hosts
 
 RESULTS = ROOT / "bench" / "results"
 CHART = ROOT / "docs" / "latency.svg"
-PARTS = ("render", "runs", "gpu", "latency", "copy", "heal")
+PARTS = ("render", "runs", "gpu", "workspaces", "latency", "copy", "heal")
 
 
 def say(words: str) -> None:
@@ -59,6 +59,11 @@ def main() -> int:
             result = gpu_roles.run(min(args.rounds, 5), say)
             keep("gpu", result)
             say(f"\n{runs.text(result)}\n")
+        if "workspaces" in wanted:
+            say("==> Workspaces on a node")
+            result = workspaces.run(min(args.rounds, 3), say)
+            keep("workspaces", result)
+            say(f"\n{workspaces.text(result)}\n")
         if set(wanted) & {"latency", "copy", "heal"}:
             with_hosts(wanted, args.rounds)
     except (BenchError, LabError) as error:
