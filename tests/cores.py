@@ -35,7 +35,7 @@ class Core:
 
 
 # The ends of requires_ansible in meta/runtime.yml (tests/unit/test_galaxy.py compares). 2.18 lacks trust_as_template.
-# The oldest: until 2.19.3 a run sometimes ends, or hangs, in a KeyError of the core itself (ansible/ansible issue 86027).
+# The oldest: until 2.19.3 a run sometimes ends, or hangs, in a KeyError of the core itself (its issue 86027).
 CORES = (Core("2.19.5", (3, 11), (3, 13)), Core("2.21.5", (3, 12), (3, 14)))
 
 
