@@ -27,6 +27,7 @@ REPORT = ROOT / "tests" / "reports" / "full.md"
 FULL = {"DEVNODE_TESTS": "full", "HYPOTHESIS_PROFILE": "full"}
 GITHUB = ("docs/ci/github-fleet.yml", ".github/workflows/test.yml")
 GITLAB = "docs/ci/gitlab-fleet.yml"
+PYTHON = ("plugins", "tests", "molecule", "bench", "roles")
 PROGRAMS = ("run", "role_docs", "docs_site", "cores")
 TAIL_LINES = 60
 # The whole lab last: it is the dearest, and the role scenarios say more precisely what broke.
@@ -60,7 +61,8 @@ class Count:
 def lint_steps() -> list[Step]:
     return [
         Step("yamllint", ("yamllint", "-s", "-c", ".config/yamllint.yml", ".")),
-        Step("ruff", ("ruff", "check", "plugins", "tests", "molecule", "bench")),
+        Step("ruff", ("ruff", "check", *PYTHON)),
+        Step("ruff-format", ("ruff", "format", "--check", *PYTHON)),
         # By this path mypy gives the modules the names that they have when Ansible imports them.
         Step("mypy", ("mypy", PLUGINS)),
         Step("mypy-tests", ("mypy", *(f"tests/{name}.py" for name in PROGRAMS), "tests/lab", "bench")),

@@ -97,9 +97,7 @@ class Engine:
                 found.containers[container.workspace] = container
         wanted = sorted(set(images))
         found.image_ids = self.image_ids(wanted)
-        found.networks = self.ask(
-            "network", "ls", "--filter", f"label={LABEL}", "--format", "{{.Name}}"
-        ).split()
+        found.networks = self.ask("network", "ls", "--filter", f"label={LABEL}", "--format", "{{.Name}}").split()
         return found
 
     def image_ids(self, images: Sequence[str]) -> Dict[str, str]:
@@ -240,9 +238,7 @@ class Keeper:
                 self._systemctl("disable", f"devnode-workspace@{name}.service")
         if running:
             reason = f"no longer declared, but {'; '.join(running)} runs"
-            self.result.pending.append(
-                {"workspace": name, "reasons": [reason], "running": running, "undeclared": True}
-            )
+            self.result.pending.append({"workspace": name, "reasons": [reason], "running": running, "undeclared": True})
         return bool(running)
 
     # One workspace

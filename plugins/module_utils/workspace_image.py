@@ -79,9 +79,7 @@ def problems(name: str, base: str, registry: str, others: List[str]) -> List[str
     return found
 
 
-def labels(
-    base: str, base_id: str, context: Mapping[str, str], version: str, base_digest: str = ""
-) -> Dict[str, str]:
+def labels(base: str, base_id: str, context: Mapping[str, str], version: str, base_digest: str = "") -> Dict[str, str]:
     """What the image says about itself. A base that no registry gave has no digest."""
     known = {"org.opencontainers.image.base.digest": base_digest} if base_digest else {}
     return {

@@ -463,8 +463,7 @@ class Task:
         found = dj.limit_troubles(settings, dockerd.read_limit_ceilings())
         if found:
             raise dj.DaemonJsonError(
-                "\n".join(found)
-                + "\nEvery container without limits of its own would fail to start. Nothing was "
+                "\n".join(found) + "\nEvery container without limits of its own would fail to start. Nothing was "
                 "changed. Ask for at most "
                 "that (docker_engine_default_ulimits), or have whoever runs this machine raise its limit."
             )

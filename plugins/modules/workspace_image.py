@@ -414,9 +414,7 @@ def main() -> None:
             shutil.rmtree(config, ignore_errors=True)
     for text in images.warnings:
         module.warn(text)
-    module.exit_json(
-        changed=bool(images.actions), image=images.image, actions=images.actions, digests=images.digests
-    )
+    module.exit_json(changed=bool(images.actions), image=images.image, actions=images.actions, digests=images.digests)
 
 
 if __name__ == "__main__":

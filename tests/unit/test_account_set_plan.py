@@ -170,7 +170,12 @@ def test_clashes_with_the_host_are_reported_together() -> None:
         owners={"sam": "other"},
     )
     assert [error.split(":")[0] for error in plan.errors] == [
-        "groups[0].gid", "groups[1].gid", "accounts[0].name", "accounts[1].uid", "accounts[2]", "accounts[3].name",
+        "groups[0].gid",
+        "groups[1].gid",
+        "accounts[0].name",
+        "accounts[1].uid",
+        "accounts[2]",
+        "accounts[3].name",
     ]
 
 
@@ -207,9 +212,14 @@ def test_doubles_are_refused() -> None:
 
 
 people = st.lists(
-    st.tuples(st.sampled_from(["ada", "bob", "eve"]), st.sampled_from([2001, 2002, 2003, 2004]),
-              st.sampled_from(["users", "own"]), st.sampled_from(["/bin/bash", "/bin/sh"])),
-    max_size=3, unique_by=(lambda p: p[0], lambda p: p[1]),
+    st.tuples(
+        st.sampled_from(["ada", "bob", "eve"]),
+        st.sampled_from([2001, 2002, 2003, 2004]),
+        st.sampled_from(["users", "own"]),
+        st.sampled_from(["/bin/bash", "/bin/sh"]),
+    ),
+    max_size=3,
+    unique_by=(lambda p: p[0], lambda p: p[1]),
 )
 
 

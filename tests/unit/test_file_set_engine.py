@@ -85,8 +85,16 @@ class Case:
         old = [engine.inspect(state["path"]) for state in wanted]
         entries = {state["path"]: {"type": state["type"]} for state in wanted}
         data: dict[str, Any] = {
-            "id": "1", "name": "demo", "phase": "prepared", "old": [], "new": [], "activate": [], "reactivate": None,
-            "verify": [], "changed": [state["path"] for state in wanted], "backup": None,
+            "id": "1",
+            "name": "demo",
+            "phase": "prepared",
+            "old": [],
+            "new": [],
+            "activate": [],
+            "reactivate": None,
+            "verify": [],
+            "changed": [state["path"] for state in wanted],
+            "backup": None,
             "manifest_before": {"version": 1, "name": "demo", "entries": {}},
             "manifest_after": {"version": 1, "name": "demo", "entries": entries},
         }
@@ -158,8 +166,11 @@ def test_interrupted_anywhere_it_can_be_finished_and_taken_back(before: Any, aft
             if then == "finish":
                 assert again.apply() is None
                 assert tree(case.root) == {
-                    name: (kind, content.decode()) if kind == "link"
-                    else (kind, 0o755) if kind == "directory" else (kind, mode, content)
+                    name: (kind, content.decode())
+                    if kind == "link"
+                    else (kind, 0o755)
+                    if kind == "directory"
+                    else (kind, mode, content)
                     for name, (kind, content, mode) in after.items()
                 }
             else:

@@ -38,8 +38,9 @@ class Host:
         if state["type"] == "absent":
             self.states.pop(state["path"], None)
         else:
-            self.states[state["path"]] = {k: v for k, v in state.items()
-                                          if k in ("path", "type", "mode", "uid", "gid", "sha256", "target")}
+            self.states[state["path"]] = {
+                k: v for k, v in state.items() if k in ("path", "type", "mode", "uid", "gid", "sha256", "target")
+            }
 
     def inspect(self, path: str) -> State:
         state = self.states.get(path)
@@ -234,7 +235,10 @@ def test_all_mistakes_in_the_list_are_reported_together() -> None:
         "us",
     )
     assert [error.split(":")[0] for error in errors] == [
-        "files[0].path", "files[2].path", "files[4].path", "files[3].path"
+        "files[0].path",
+        "files[2].path",
+        "files[4].path",
+        "files[3].path",
     ]
     assert "'them'" in errors[2]
 
@@ -243,9 +247,7 @@ def test_the_old_side_reaches_back_to_before_the_interrupted_change() -> None:
     host = Host(file("/etc/a", "half"), file("/etc/b", "b"))
     plan = make_plan([file("/etc/a", "new"), file("/etc/b", "new")], {}, host.inspect)
     old = join_transactions(plan.changes, [file("/etc/a", "before", blob="old/0000")])
-    assert {state["path"]: state["sha256"] for state in old} == {
-        "/etc/a": sha256(b"before"), "/etc/b": sha256(b"b")
-    }
+    assert {state["path"]: state["sha256"] for state in old} == {"/etc/a": sha256(b"before"), "/etc/b": sha256(b"b")}
 
 
 names = st.sampled_from(["a", "b", "c"])

@@ -34,8 +34,14 @@ class Connection:
 
     def __init__(self, host: str, **options: Any) -> None:
         self.options: dict[str, Any] = {
-            "host": host, "port": None, "timeout": 10, "reconnection_retries": 3, "ssh_executable": "ssh",
-            "ssh_args": "-C -o ControlMaster=auto -o ControlPersist=60s", "ssh_common_args": "", "ssh_extra_args": "",
+            "host": host,
+            "port": None,
+            "timeout": 10,
+            "reconnection_retries": 3,
+            "ssh_executable": "ssh",
+            "ssh_args": "-C -o ControlMaster=auto -o ControlPersist=60s",
+            "ssh_common_args": "",
+            "ssh_extra_args": "",
             **options,
         }
 

@@ -119,7 +119,9 @@ def test_it_runs_on_hosts_by_itself():
         for name in (
             [alias.name for alias in node.names]
             if isinstance(node, ast.Import)
-            else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
         )
     }
     assert imported <= {*sys.stdlib_module_names, "__future__"}

@@ -69,7 +69,7 @@ def test_dataloader_with_4_workers_shares_1_gb_through_shm() -> None:
         "  def __len__(self): return 4\n"
         "  def __getitem__(self, i): return torch.full((256, 1024, 256), float(i))\n"
         "batches = list(D(Data(), batch_size=1, num_workers=4))\n"
-        "held = os.statvfs(\"/dev/shm\"); print((held.f_blocks - held.f_bfree) * held.f_frsize >> 20)\n"
+        'held = os.statvfs("/dev/shm"); print((held.f_blocks - held.f_bfree) * held.f_frsize >> 20)\n'
         "print(sum(b.numel() * b.element_size() for b in batches) >> 20, sorted(b[0, 0, 0, 0].item() for b in batches))"
     )
     held, size, values = ok("team", "ada", f"python3 -c '{code}'").split(None, 2)

@@ -78,10 +78,7 @@ def holders(found: Mapping[int, Process]) -> set[int]:
 def ask(found: Mapping[int, Process], jobs: set[int], done: Mapping[int, set[int]]) -> list[tuple[int, int]]:
     """The signals to send now. `jobs` are those to end first; `done` says who got which signal already."""
     waits_for_handler = {
-        above
-        for one in found.values()
-        if one.pid in jobs and one.catches
-        for above in ancestors(found, one.pid)
+        above for one in found.values() if one.pid in jobs and one.catches for above in ancestors(found, one.pid)
     }
     signals = []
     for pid in sorted(jobs & set(found)):
