@@ -17,8 +17,10 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.template import generate_ansible_template_vars, trust_as_template
 from ansible.utils.display import Display
-from ansible_collections.devnode.gpu.plugins.module_utils import fileset_engine
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_commands import secrets_of
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_guard import PROGRAM
 from ansible_collections.devnode.gpu.plugins.module_utils.guard_route import new_route
+from ansible_collections.devnode.gpu.plugins.plugin_utils.guard_program import guard_program
 
 display = Display()
 
@@ -47,7 +49,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         try:
             args["files"], payload = self._render(args.get("files") or [], task_vars)
             if route:
-                payload["guard_program"] = Path(fileset_engine.__file__).read_text(encoding="utf-8")
+                payload["guard_program"] = base64.b64encode(guard_program()).decode("ascii")
             packed = zlib.compress(json.dumps(payload).encode("utf-8"))
             args["rendered"] = base64.b64encode(packed).decode("ascii")
             result: dict[str, Any] = self._execute_module(
@@ -89,7 +91,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     data = self._contents(given[0], item, task_vars)
                     contents[str(index)] = base64.b64encode(data).decode("ascii")
                     if item.get("sensitive"):
-                        self._secrets += fileset_engine.secrets_of(data)
+                        self._secrets += secrets_of(data)
                 except (AnsibleError, OSError, TypeError) as error:
                     errors.append(f"files[{index}] ({item.get('path', 'no path')}): {error}")
             plain.append({key: value for key, value in item.items() if key not in (*SOURCES, "vars")})
@@ -214,7 +216,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _ask(self, way: Any, arguments: list[str]) -> tuple[dict[str, Any] | None, str]:
         """Run the guard's program on the host over a connection of its own: its answer, or why there is none."""
         shell = self._connection._shell
-        command = " ".join([fileset_engine.PROGRAM, *(shell.quote(word) for word in arguments)])
+        command = " ".join([PROGRAM, *(shell.quote(word) for word in arguments)])
         # With pipelining modules come without a terminal; ask the same way.
         data = b"\n" if self._is_pipelining_enabled("new") else None
         try:

@@ -3,7 +3,7 @@
 """What has to be done so that a host has a set of files: what is wanted, what the manifest says and what
 is live give a plan. Pure: no file is read or written here.
 
-A *state* is a dictionary as `fileset_engine.inspect` returns it: ``path``, ``type`` (``file``, ``directory``,
+A *state* is a dictionary as `fileset_states.inspect` returns it: ``path``, ``type`` (``file``, ``directory``,
 ``link``, ``absent``, ``other``) and, where they apply, ``mode``, ``uid``, ``gid``, ``sha256``, ``target``,
 ``children``. A wanted state may also say ``seed`` (made once, then somebody else's business), ``never_restore``
 (a rollback leaves it alone), ``sensitive`` and ``implicit`` (a parent directory nobody listed).
@@ -59,6 +59,10 @@ class Plan:
     @property
     def removed(self) -> List[str]:
         return sorted(c.path for c in self.changes if c.after["type"] == "absent")
+
+    def manifest(self, name: str) -> Dict[str, Any]:
+        """What the set owns when the plan is done."""
+        return {"version": 1, "name": name, "entries": self.entries}
 
 
 def path_problem(path: str) -> Optional[str]:

@@ -18,7 +18,9 @@ import stat
 import tempfile
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
-from ansible_collections.devnode.gpu.plugins.module_utils.fileset_engine import parent_of, read_at, run_command
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_commands import run_command
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_disk import parent_of
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_states import read_at
 
 State = Dict[str, Any]
 # What the fallback copies at most; more means that the set lies in a directory that is not a configuration's.

@@ -176,7 +176,6 @@ import time
 from typing import Any, Dict, List, Set
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.devnode.gpu.plugins.module_utils import fileset_engine as engine
 from ansible_collections.devnode.gpu.plugins.module_utils import session
 from ansible_collections.devnode.gpu.plugins.module_utils.accounts_plan import (
     Account,
@@ -185,6 +184,13 @@ from ansible_collections.devnode.gpu.plugins.module_utils.accounts_plan import (
     Step,
     check_wanted,
     make_account_plan,
+)
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_commands import COMMAND_ENV, run_command
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_disk import FileSetError, locked
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_manifest import (
+    load_manifest,
+    owned_by_others,
+    save_manifest,
 )
 
 KIND = "account_set"
@@ -286,11 +292,11 @@ def processes_of(uids: Set[int]) -> List[int]:
 def end_processes(uids: Set[int]) -> int:
     """Ask, wait a little, insist."""
     ended: Set[int] = set()
-    if shutil.which("loginctl", path=engine.COMMAND_ENV["PATH"]) and os.path.isdir("/run/systemd/users"):
+    if shutil.which("loginctl", path=COMMAND_ENV["PATH"]) and os.path.isdir("/run/systemd/users"):
         logged_in = [str(uid) for uid in sorted(uids) if os.path.exists(f"/run/systemd/users/{uid}")]
         ended.update(processes_of(uids))
         if logged_in:
-            engine.run_command({"argv": ["loginctl", "terminate-user", *logged_in], "timeout": 20})
+            run_command({"argv": ["loginctl", "terminate-user", *logged_in], "timeout": 20})
     for number in (signal.SIGTERM, signal.SIGKILL):
         end = time.monotonic() + PATIENCE
         pids = processes_of(uids)
@@ -355,11 +361,11 @@ class AccountSet:
         if self.module.check_mode:
             self._run(accounts)
         else:
-            with engine.locked():
+            with locked():
                 self._run(accounts)
 
     def _run(self, accounts: List[Account]) -> None:
-        manifest = engine.load_manifest(self.name, KIND)
+        manifest = load_manifest(self.name, KIND)
         live = read_live()
         connected = session.current()
         plan = make_account_plan(
@@ -367,7 +373,7 @@ class AccountSet:
             self.params["groups"],
             manifest,
             live,
-            engine.owned_by_others(self.name, KIND),
+            owned_by_others(self.name, KIND),
             self.params["remove_home"],
             self.module.check_mode,
             connected.user if connected else "",
@@ -396,12 +402,12 @@ class AccountSet:
         if plan.steps or homes:
             # First what is going to be ours, so that an interruption leaves nothing that belongs to nobody.
             both = {key: {**manifest.get(key, {}), **dict(after[key])} for key in ("entries", "groups")}  # type: ignore[call-overload]
-            engine.save_manifest({**after, **both}, KIND)
+            save_manifest({**after, **both}, KIND)
             self._do(plan)
             for name in homes:
                 self._make_home(name)
         if plan.steps or homes or any(after[key] != manifest.get(key, {}) for key in ("entries", "groups")):
-            engine.save_manifest(after, KIND)
+            save_manifest(after, KIND)
 
     def _missing_homes(self, accounts: List[Account], plan: AccountPlan) -> List[str]:
         """Homes of accounts that exist, whose making was interrupted or that somebody removed."""
@@ -425,14 +431,14 @@ class AccountSet:
             return
         for step in steps:
             if step.kind == "remove":
-                engine.run_command({"argv": ["usermod", "-e", "1", step.name]})
+                run_command({"argv": ["usermod", "-e", "1", step.name]})
         self.result["ended"] = end_processes({step.uid for step in steps})
 
     def _command(self, step: Step) -> None:
-        outcome = engine.run_command({"argv": step.argv})
+        outcome = run_command({"argv": step.argv})
         if step.kind == "remove" and outcome["rc"] == 8:  # in use: something was started in the meantime
             end_processes({step.uid})
-            outcome = engine.run_command({"argv": ["userdel", "-f", *step.argv[1:]]})
+            outcome = run_command({"argv": ["userdel", "-f", *step.argv[1:]]})
         if step.kind == "remove" and outcome["rc"] == 12:  # the home could not be removed; the account is gone
             self.module.warn(f"the account {step.name!r} is gone, but not its home: {outcome['output']}")
         elif outcome["rc"] != 0:
@@ -464,7 +470,7 @@ def main() -> None:
     run = AccountSet(module)
     try:
         run.run()
-    except (RefusedError, engine.EngineError) as error:
+    except (RefusedError, FileSetError) as error:
         run.result.pop("changed", None)
         module.fail_json(msg=str(error), **run.result)
     module.exit_json(**run.result)

@@ -423,32 +423,38 @@ guard:
       returned: when confirmed
 """
 
-import base64
-import grp
-import json
 import os
-import pwd
-import re
 import shutil
 import time
-import zlib
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Optional
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.devnode.gpu.plugins.module_utils import fileset_engine as engine
-from ansible_collections.devnode.gpu.plugins.module_utils.fileset_plan import (
-    Change,
-    Plan,
-    State,
-    check_wanted,
-    join_transactions,
-    make_plan,
+from ansible_collections.devnode.gpu.plugins.module_utils import fileset_guard as guard
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_arm import arm
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_commands import COMMAND_ENV
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_diff import difference
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_disk import (
+    BASE,
+    FileSetError,
+    locked,
+)
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_input import Reader, Wanted
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_manifest import (
+    load_manifest,
+    owned_by_others,
+    read_original,
+    save_manifest,
+)
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_plan import Plan, make_plan
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_prepare import (
+    known_states,
+    owned_with,
+    prepare,
 )
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_stage import Stage, StageError
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_states import inspect
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_transaction import Transaction
 
-NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
-MODE = re.compile(r"0?[0-7]{3,4}")
-DIFF_LIMIT = 100 * 1024
 GUARD_WAIT = 120.0
 
 _COMMAND: Dict[str, Any] = {
@@ -510,10 +516,6 @@ ARGUMENTS: Dict[str, Any] = {
 }
 
 
-class RefusedError(Exception):
-    """The input or the host does not allow it; the text says why. Nothing was changed."""
-
-
 class FileSet:
     """One run of the module."""
 
@@ -522,8 +524,7 @@ class FileSet:
         self.params: Dict[str, Any] = module.params
         self.name: str = self.params["name"]
         self.check: bool = module.check_mode
-        self.contents: Dict[str, bytes] = {}
-        self.guard_program = ""
+        self.wanted = Wanted()
         self.result: Dict[str, Any] = {
             "changed": False,
             "changed_paths": [],
@@ -538,138 +539,64 @@ class FileSet:
             "guard": None,
         }
 
-    # --- input ----------------------------------------------------------------------------------------------
-
-    def read_input(self) -> List[State]:
-        """The wanted states, with every mistake in the input reported together."""
-        errors: List[str] = []
-        if not NAME.fullmatch(self.name):
-            errors.append(f"name: {self.name!r} has to match {NAME.pattern}; it becomes a file name on the host.")
-        guard = self.params["guard"]
-        if guard:
-            if not 5 <= guard["window"] <= 3600:
-                errors.append(f"guard.window: {guard['window']} s is not between 5 and 3600.")
-            if not 0 <= guard["port"] <= 65535:
-                errors.append(f"guard.port: {guard['port']} is not a port.")
-        packed = self.params["rendered"]
-        if packed is None:
-            raise RefusedError("file_set works through its action plugin only: write `devnode.gpu.file_set` in a task.")
-        payload = json.loads(zlib.decompress(base64.b64decode(packed)).decode("utf-8"))
-        self.guard_program = payload.get("guard_program", "")
-        contents = {int(index): base64.b64decode(text) for index, text in payload["contents"].items()}
-        wanted = []
-        listed = self.params["files"] if self.params["state"] == "present" else []
-        for index, item in enumerate(listed):
-            state = self._wanted(index, item, errors)
-            if state["type"] == "file":
-                data = contents.get(index, b"")
-                state["sha256"] = engine.sha256(data)
-                self.contents[state["path"]] = data
-                if state["sensitive"]:
-                    self.module.no_log_values.update(engine.secrets_of(data))
-            wanted.append(state)
-        if not errors:
-            errors = check_wanted(wanted, engine.owned_by_others(self.name), self.name)
-        if errors:
-            raise RefusedError("\n".join([f"file_set {self.name!r} cannot be put on this host:", *errors]))
-        return wanted
-
-    def _wanted(self, index: int, item: Dict[str, Any], errors: List[str]) -> State:
-        kind = item["state"]
-        state: State = {"path": item["path"], "type": kind}
-        for flag in ("sensitive", "seed", "never_restore"):
-            state[flag] = item[flag]
-        if kind == "absent":
-            return state
-        state["uid"] = self._number(index, "owner", item["owner"], errors)
-        state["gid"] = self._number(index, "group", item["group"], errors)
-        mode = item["mode"]
-        if mode is None:
-            mode = "0755" if kind == "directory" else "0644"
-        if not isinstance(mode, str) or not MODE.fullmatch(mode):
-            errors.append(f'files[{index}].mode: {mode!r} has to be octal and in quotes, such as "0644".')
-            mode = "0644"
-        state["mode"] = int(mode, 8)
-        if kind == "link":
-            state["target"] = item["target"]
-            if not item["target"]:
-                errors.append(f"files[{index}].target: a link needs one.")
-        return state
-
-    def _number(self, index: int, key: str, value: str, errors: List[str]) -> int:
-        if value.isdigit():
-            return int(value)
-        try:
-            return pwd.getpwnam(value).pw_uid if key == "owner" else grp.getgrnam(value).gr_gid
-        except KeyError:
-            kind = "user" if key == "owner" else "group"
-            text = f"files[{index}].{key}: there is no {kind} {value!r} on this host."
-            if self.check:
-                self.module.warn(text + " In a real run an earlier task has to have made it.")
-            else:
-                errors.append(text + " Make it in an earlier task.")
-            return 0
-
-    # --- the run --------------------------------------------------------------------------------------------
-
     def run(self) -> None:
-        wanted = self.read_input()
+        reader = Reader(self.params, self.check, self.module.warn, self.module.no_log_values.update)
+        self.wanted = reader.read(owned_by_others)
         if self.check:
-            self._run_once(wanted)
+            self._run_once()
             return
         end = time.monotonic() + GUARD_WAIT + (self.params["guard"] or {"window": 60})["window"]
         while True:
-            with engine.locked():
-                blocker = self._run_once(wanted)
+            with locked():
+                blocker = self._run_once()
                 if blocker is None:
                     return
-                if not engine.watched(blocker["name"]):
+                if not guard.watched(blocker["name"]):
                     # Nobody watches it any more, and the lock says that nobody is about to.
-                    engine.recover(blocker["name"], "the service that watched the change was gone")
+                    guard.recover(blocker["name"], "the service that watched the change was gone")
                     continue
             if time.monotonic() >= end:
-                raise RefusedError(
+                raise FileSetError(
                     f"the file set {blocker['name']!r} is being changed under guard on this host and is not confirmed "
                     f"yet; two guarded changes at once could not be told apart. Nothing was changed. See "
-                    f"`{engine.PROGRAM} status` and `journalctl -t devnode-guard` there, then run again."
+                    f"`{guard.PROGRAM} status` and `journalctl -t devnode-guard` there, then run again."
                 )
             time.sleep(0.2)
 
-    def _run_once(self, wanted: List[State]) -> Optional[Dict[str, Any]]:
+    def _run_once(self) -> Optional[Dict[str, Any]]:
         """Do it, or return the guard that has to end first."""
-        armed = engine.armed()
+        armed = guard.armed()
         own = next((state for state in armed if state["name"] == self.name), None)
         if own and not self.check:
             return own
         if own:
             self.module.warn(f"the file set {self.name!r} is being changed under guard right now; this may be wrong.")
         self._report_rollback()
-        manifest = engine.load_manifest(self.name)
-        earlier = None if own else engine.Transaction.load(self.name)
+        manifest = load_manifest(self.name)
+        earlier = None if own else Transaction.load(self.name)
         if earlier and not earlier.touched_live_files:
             if not self.check:
                 earlier.discard()
             earlier = None
-        # What an interrupted run had begun to own is ours to clean up as well.
-        owned = {**earlier.data["manifest_after"]["entries"], **manifest["entries"]} if earlier else manifest["entries"]
-        plan = make_plan(wanted, owned, engine.inspect, _known(earlier))
+        owned = owned_with(manifest, earlier)
+        plan = make_plan(self.wanted.states, owned, inspect, known_states(earlier))
         if plan.errors:
-            raise RefusedError("\n".join([f"file_set {self.name!r} cannot be put on this host:", *plan.errors]))
+            raise FileSetError("\n".join([f"file_set {self.name!r} cannot be put on this host:", *plan.errors]))
         self._read_originals(plan, owned)
         self._report(plan, resumed=earlier is not None)
-        after = {"version": 1, "name": self.name, "entries": plan.entries}
         if not plan.changes and earlier is None:
             if not self.check and plan.entries != manifest["entries"]:
-                engine.save_manifest(after)
+                save_manifest(plan.manifest(self.name))
             return None
         if armed and not self.check:
             return armed[0]
         self._validate(plan)
         if self.check:
             return None
-        transaction = self._prepare(plan, earlier, manifest, after)
+        transaction = prepare(plan, self.wanted.contents, self.params, manifest, earlier)
         if self.params["guard"]:
-            self._arm(transaction)
+            self.result["guard"] = arm(transaction, self.wanted.guard_program, self.params["guard"]["window"])
+            self.result["backup"] = transaction.data["backup"]
         else:
             self._apply(transaction)
         return None
@@ -683,18 +610,18 @@ class FileSet:
         for change in plan.changes:
             if not change.original or change.after["type"] != "file":
                 continue
-            data = engine.read_original(self.name, owned[change.path]["original"])
+            data = read_original(self.name, owned[change.path]["original"])
             if data is None:
                 self.module.warn(
-                    f"{change.path}: what was there before {self.name!r} is no longer in {engine.BASE}/original; the "
+                    f"{change.path}: what was there before {self.name!r} is no longer in {BASE}/original; the "
                     f"file {'would be' if self.check else 'is'} removed."
                 )
                 change.original, change.after = False, {"path": change.path, "type": "absent"}
             else:
-                self.contents[change.path] = data
+                self.wanted.contents[change.path] = data
 
     def _report_rollback(self) -> None:
-        state = engine.guard_state(self.name)
+        state = guard.guard_state(self.name)
         if state is None or state["phase"] != "rolled_back":
             return
         keys = ("reason", "time", "restored", "not_restored", "errors")
@@ -704,7 +631,7 @@ class FileSet:
             f"See `journalctl -t devnode-guard` there."
         )
         if not self.check:
-            engine.clear_guard(self.name)
+            guard.clear_guard(self.name)
 
     def _report(self, plan: Plan, resumed: bool) -> None:
         self.result.update(
@@ -726,7 +653,7 @@ class FileSet:
         if self.module._diff:
             diffs = []
             for change in plan.changes:
-                diffs += _diff(change, self.contents.get(change.path))
+                diffs += difference(change, self.wanted.contents.get(change.path))
             self.result["diff"] = diffs
 
     def _validate(self, plan: Plan) -> None:
@@ -735,151 +662,31 @@ class FileSet:
             made = {change.path for change in plan.changes if change.after["type"] != "absent"}
             for command in list(commands):
                 program = command["argv"][0]
-                if program not in made and not shutil.which(program, path=engine.COMMAND_ENV["PATH"]):
+                if program not in made and not shutil.which(program, path=COMMAND_ENV["PATH"]):
                     self.module.warn(f"{program} is not on this host yet: that check of {self.name!r} was passed over.")
                     commands.remove(command)
         if not commands:
             return
-        with Stage([(change.after, self.contents.get(change.path)) for change in plan.changes]) as stage:
+        with Stage([(change.after, self.wanted.contents.get(change.path)) for change in plan.changes]) as stage:
             stage.prepare()
             outcomes = [stage.run(command) for command in commands]
         bad = [outcome for outcome in outcomes if outcome["rc"] != 0]
         if bad:
             text = "\n".join(f"`{' '.join(o['argv'])}` ended with {o['rc']}: {o['output']}" for o in bad)
-            raise RefusedError(
+            raise FileSetError(
                 f"the new files of {self.name!r} did not pass their check, so nothing was changed on this host.\n{text}"
             )
 
-    def _prepare(
-        self, plan: Plan, earlier: Optional[engine.Transaction], manifest: Dict[str, Any], after: Dict[str, Any]
-    ) -> engine.Transaction:
-        """Everything that is needed to make the change or to take it back, on disk."""
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + f".{time.time_ns() % 1000000000:09d}Z"
-        old = join_transactions(plan.changes, earlier.data["old"] if earlier else [])
-        earlier_changed = earlier.data["changed"] if earlier else []
-        transaction = engine.Transaction(
-            {
-                "version": 1,
-                "id": stamp,
-                "name": self.name,
-                "phase": "prepared",
-                "old": old,
-                "new": [],
-                "changed": sorted(set(plan.changed_paths) | set(earlier_changed)),
-                "activate": self.params["activate"],
-                "reactivate": self.params["reactivate"],
-                "verify": self.params["verify"],
-                "manifest_before": earlier.data["manifest_before"] if earlier else manifest,
-                "manifest_after": after,
-                "backup": os.path.join(engine.BASE, "backup", self.name, stamp) if self.params["backup"] else None,
-            }
-        )
-        # Built beside its place, so that an interruption leaves either the earlier change or this one.
-        place, building = transaction.directory, transaction.building
-        shutil.rmtree(building, ignore_errors=True)
-        for side in ("old", "new"):
-            engine.make_private(os.path.join(building, side))
-        for number, state in enumerate(old):
-            if state["type"] == "file":
-                if "blob" in state:
-                    with open(os.path.join(place, state["blob"]), "rb") as stream:
-                        data = stream.read()
-                else:
-                    data = engine.read_file(state["path"])
-                state["blob"] = f"old/{number:04d}"
-                engine.write_atomic(os.path.join(building, state["blob"]), data, 0o600)
-        for number, change in enumerate(plan.changes):
-            state = dict(change.after)
-            if state["type"] == "file":
-                state["blob"] = f"new/{number:04d}"
-                engine.write_atomic(os.path.join(building, state["blob"]), self.contents[change.path], 0o600)
-            transaction.data["new"].append(state)
-        # A change that takes over an interrupted one has touched live files already.
-        transaction.data["phase"] = "written" if earlier else "prepared"
-        engine.write_json(os.path.join(building, "transaction.json"), transaction.data)
-        transaction.install()
-        return transaction
-
-    def _apply(self, transaction: engine.Transaction) -> None:
+    def _apply(self, transaction: Transaction) -> None:
         bad = transaction.apply()
         if bad:
             report = transaction.rollback()
             self.result["changed"] = False
             self.result["rollback_errors"] = report["errors"]
-            raise RefusedError(_failure_text(self.name, bad, report))
+            raise FileSetError(_failure_text(self.name, bad, report))
         self.result["commands"] = transaction.data.get("outcomes", [])
         self.result["backup"] = transaction.finish()
         self.result["kept"] = sorted(set(self.result["kept"]) | set(transaction.data.get("kept", [])))
-
-    # --- guard ----------------------------------------------------------------------------------------------
-
-    def _arm(self, transaction: engine.Transaction) -> None:
-        """Hand the change to the host. It begins when this run has let go of the lock."""
-        if not os.path.isdir("/run/systemd/system"):
-            transaction.discard()
-            raise RefusedError(
-                "guard: this host does not run systemd, which has to take the change back when nobody confirms it. "
-                "Nothing was changed."
-            )
-        self._install_guard()
-        window = self.params["guard"]["window"]
-        os.makedirs(engine.RUN, mode=0o700, exist_ok=True)
-        engine.write_atomic(os.path.join(engine.RUN, self.name), transaction.data["id"].encode(), 0o600)
-        engine.save_guard({"name": self.name, "id": transaction.data["id"], "phase": "armed", "window": window})
-        outcome = engine.run_command(
-            {"argv": ["systemctl", "restart", "--no-block", f"devnode-guard@{self.name}.service"]}
-        )
-        if outcome["rc"] != 0:
-            engine.recover(self.name, "the service could not be started")
-            raise RefusedError(f"guard: the service could not be started, so nothing was changed: {outcome['output']}")
-        self.result["backup"] = transaction.data["backup"]
-        self.result["guard"] = {"phase": "armed", "id": transaction.data["id"], "window": window}
-
-    def _install_guard(self) -> None:
-        """The program and its units. They stay, so that this happens once."""
-        python = next((p for p in ("/usr/bin/python3", "/usr/libexec/platform-python") if os.path.exists(p)), "")
-        program = f"#!{python or shutil.which('python3')} -I\n{self.guard_program}"
-        units = {"base": engine.BASE, "program": engine.PROGRAM}
-        files = {
-            engine.PROGRAM: (program, 0o755),
-            engine.BOOT_UNIT: (engine.BOOT_UNIT_TEXT.format(**units), 0o644),
-            engine.WATCH_UNIT: (engine.WATCH_UNIT_TEXT.format(**units), 0o644),
-        }
-        boot_unit = os.path.basename(engine.BOOT_UNIT)
-        enabled = os.path.join(os.path.dirname(engine.BOOT_UNIT), "sysinit.target.wants", boot_unit)
-        stale = []
-        for path, (text, mode) in files.items():
-            live = engine.inspect(os.path.realpath(path))
-            wanted = {
-                "path": path,
-                "type": "file",
-                "mode": mode,
-                "uid": 0,
-                "gid": 0,
-                "sha256": engine.sha256(text.encode()),
-            }
-            if not engine.same(live, wanted):
-                os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-                engine.write_atomic(path, text.encode(), mode)
-                stale.append(path)
-        if not stale and os.path.islink(enabled):
-            return
-        # Started now, while nothing is armed, so that only a restart of the host starts it with something to do.
-        for argv in (["daemon-reload"], ["enable", boot_unit], ["start", boot_unit]):
-            outcome = engine.run_command({"argv": ["systemctl", *argv]})
-            if outcome["rc"] != 0:
-                raise RefusedError(
-                    f"guard: `systemctl {' '.join(argv)}` failed, so nothing was changed: {outcome['output']}"
-                )
-
-
-def _known(earlier: Optional[engine.Transaction]) -> Dict[str, List[State]]:
-    """States that an interrupted run of ours may have left."""
-    known: Dict[str, List[State]] = {}
-    if earlier:
-        for state in [*earlier.data["old"], *earlier.data["new"]]:
-            known.setdefault(state["path"], []).append(state)
-    return known
 
 
 def _failure_text(name: str, bad: Dict[str, Any], report: Dict[str, Any]) -> str:
@@ -894,63 +701,12 @@ def _failure_text(name: str, bad: Dict[str, Any], report: Dict[str, Any]) -> str
     return text
 
 
-# --- diff ----------------------------------------------------------------------------------------------------------
-
-
-def _attributes(state: State) -> str:
-    if state["type"] == "absent":
-        return ""
-    if state["type"] == "link":
-        return f"link to {state['target']}\n"
-    if "mode" not in state:
-        return f"{state['type']}\n"
-    return f"{state['type']}, owner {state['uid']}, group {state['gid']}, mode {state['mode']:04o}\n"
-
-
-def _text(data: Optional[bytes]) -> str:
-    if data is None:
-        return ""
-    if b"\0" in data or len(data) > DIFF_LIMIT:
-        return f"[{len(data)} bytes, sha256 {engine.sha256(data)}]\n"
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return f"[{len(data)} bytes, sha256 {engine.sha256(data)}]\n"
-
-
-def _contents(change: Change, new: Optional[bytes]) -> Tuple[str, str]:
-    old_data = None
-    if change.before["type"] == "file":
-        old_data = engine.read_file(change.path)
-    new_data = new if change.after["type"] == "file" else None
-    if old_data == new_data:
-        return "", ""
-    if change.sensitive:
-        return (
-            "[sensitive]\n" if old_data is not None else "",
-            "[sensitive, different]\n" if new_data is not None else "",
-        )
-    return _text(old_data), _text(new_data)
-
-
-def _diff(change: Change, new: Optional[bytes]) -> List[Dict[str, str]]:
-    header = {"before_header": change.path, "after_header": change.path}
-    diffs = []
-    before, after = _attributes(change.before), _attributes(change.after)
-    if before != after:
-        diffs.append({**header, "before": before, "after": after})
-    before, after = _contents(change, new)
-    if before != after:
-        diffs.append({**header, "before": before, "after": after})
-    return diffs
-
-
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     run = FileSet(module)
     try:
         run.run()
-    except (RefusedError, StageError, engine.EngineError) as error:
+    except (FileSetError, StageError) as error:
         run.result.pop("changed", None)
         module.fail_json(msg=str(error), **run.result)
     module.exit_json(**run.result)

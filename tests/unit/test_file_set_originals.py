@@ -8,8 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.devnode.gpu.plugins.module_utils import fileset_engine as engine
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_manifest import (
+    original_path,
+    read_original,
+    save_manifest,
+)
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_plan import make_plan
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_states import inspect
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_transaction import Transaction
 
 State = dict[str, Any]
 DISTRO = {"path": "/etc/a", "type": "file", "mode": 0o640, "uid": 0, "gid": 5, "sha256": "d"}
@@ -63,9 +69,9 @@ def test_an_explicit_absent_and_a_file_that_is_gone_stay_so() -> None:
 def test_the_contents_are_kept_as_long_as_they_are_needed(tmp_path: Path) -> None:
     base, live = str(tmp_path / "lib"), tmp_path / "a"
     live.write_bytes(b"distro")
-    old = engine.inspect(str(live))
+    old = inspect(str(live))
     entries = {str(live): {**old, "original": old}}
-    transaction = engine.Transaction(
+    transaction = Transaction(
         {
             "name": "demo", "old": [{**old, "blob": "old/0"}], "new": [], "backup": None,
             "manifest_before": {"entries": {}}, "manifest_after": {"version": 1, "name": "demo", "entries": entries},
@@ -75,9 +81,9 @@ def test_the_contents_are_kept_as_long_as_they_are_needed(tmp_path: Path) -> Non
     Path(transaction.directory, "old").mkdir(parents=True)
     Path(transaction.directory, "old", "0").write_bytes(b"distro")
     transaction.finish()
-    assert engine.read_original("demo", old, base) == b"distro"
-    Path(engine.original_path("demo", old["sha256"], base)).write_bytes(b"damaged")
-    assert engine.read_original("demo", old, base) is None
-    engine.save_manifest({"name": "demo", "entries": {}}, base=base)
-    assert engine.read_original("demo", old, base) is None
+    assert read_original("demo", old, base) == b"distro"
+    Path(original_path("demo", old["sha256"], base)).write_bytes(b"damaged")
+    assert read_original("demo", old, base) is None
+    save_manifest({"name": "demo", "entries": {}}, base=base)
+    assert read_original("demo", old, base) is None
     assert not Path(base, "original", "demo").exists()

@@ -8,7 +8,7 @@ import posixpath
 from typing import Any
 
 import pytest
-from ansible_collections.devnode.gpu.plugins.module_utils.fileset_engine import sha256
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_disk import sha256
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_plan import (
     Plan,
     check_wanted,

@@ -1,0 +1,92 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The commands of a change: run without a shell, kept short, and without what sensitive files say.
+
+Part of the guard's program, so: the standard library and its other parts only (see `plugin_utils/guard_program.py`).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import subprocess
+import time
+from typing import Any, Dict, Iterable, List, Optional
+
+OUTPUT_KEPT = 4000
+COMMAND_ENV = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C",
+    "HOME": "/root",
+}
+
+Command = Dict[str, Any]
+Outcome = Dict[str, Any]
+
+
+def secrets_of(content: bytes) -> List[str]:
+    """What of a sensitive file must not be shown, should a command print it. Short lines are left out: they are rarely
+    a secret, and hiding them would make every message unreadable."""
+    text = content.decode("utf-8", "replace")
+    return [line.strip() for line in [text, *text.splitlines()] if len(line.strip()) >= 12]
+
+
+def run_command(command: Command) -> Outcome:
+    """Run one command without a shell and without a terminal; its output is kept short."""
+    argv = [str(word) for word in command["argv"]]
+    timeout = int(command.get("timeout") or 60)
+    started = time.monotonic()
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+            check=False,
+            cwd="/",
+            env=COMMAND_ENV,
+        )
+        code, output = done.returncode, done.stdout
+    except FileNotFoundError:
+        code, output = 127, b"no such program on this host"
+    except PermissionError:
+        code, output = 126, b"not executable"
+    except subprocess.TimeoutExpired as error:
+        code, output = 124, (error.stdout or b"") + b"\nno end after %d s: stopped" % timeout
+    text = output.decode("utf-8", "replace").strip()
+    if len(text) > OUTPUT_KEPT:
+        text = "[...] " + text[-OUTPUT_KEPT:]
+    return {"argv": argv, "rc": code, "output": text, "seconds": round(time.monotonic() - started, 2)}
+
+
+def wanted_commands(commands: Iterable[Command], changed: Iterable[str]) -> List[Command]:
+    """Those whose ``when_changed`` patterns match a changed path; without patterns, always."""
+    paths = list(changed)
+    result = []
+    for command in commands:
+        patterns = command.get("when_changed") or []
+        if not patterns or any(fnmatch.fnmatchcase(path, pattern) for path in paths for pattern in patterns):
+            result.append(command)
+    return result
+
+
+def run_all(commands: Iterable[Command], stop: bool = True) -> List[Outcome]:
+    outcomes = []
+    for command in commands:
+        outcome = run_command(command)
+        outcomes.append(outcome)
+        if outcome["rc"] != 0 and stop:
+            break
+    return outcomes
+
+
+def masked(outcomes: List[Outcome], secret: List[str]) -> List[Outcome]:
+    """What the commands printed, without what sensitive files say: it goes to the journal and to the controller."""
+    for outcome in outcomes:
+        for text in secret:
+            outcome["output"] = outcome["output"].replace(text, "********")
+    return outcomes
+
+
+def failed(outcomes: List[Outcome]) -> Optional[Outcome]:
+    return next((outcome for outcome in outcomes if outcome["rc"] != 0), None)
