@@ -106,7 +106,7 @@ import os
 from typing import Any, Dict, List, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.devnode.gpu.plugins.module_utils import dockerd, driver_plan, gpu_host
+from ansible_collections.devnode.gpu.plugins.module_utils import dockerd, driver_state, gpu_host
 
 PERSISTENCE = "nvidia-persistenced.service"
 FABRIC_MANAGER = "nvidia-fabricmanager.service"
@@ -127,7 +127,7 @@ class Task:
         found = self._look()
         boot = gpu_host.boot_moment(self.command)
         restarted_for = self.record.get("driver", "") if self.record.get("boot") not in (None, boot) else ""
-        judged = driver_plan.judge(
+        judged = driver_state.judge(
             found,
             self.params["source"],
             self.params["cuda"],
@@ -139,7 +139,7 @@ class Task:
         coming = self.module.check_mode and self.params["coming"]
         if coming:
             # What is judged here is the driver of before; the one that would come can only be judged when it is there.
-            judged = driver_plan.Judgement()
+            judged = driver_state.Judgement()
         if self.params["waits"]:
             judged.pending.append(self.params["waits"])
         # Before a restart that is needed, services of the new version do not work with the old module.
@@ -213,10 +213,10 @@ class Task:
         if not dockerd.find("dpkg-query"):
             return []
         have = self.command(argv)[1].split()
-        trouble = driver_plan.fabric_trouble(version, have[0]) if have else ""
+        trouble = driver_state.fabric_trouble(version, have[0]) if have else ""
         return [trouble] if trouble else []
 
-    def _note(self, found: Dict[str, Any], judged: driver_plan.Judgement) -> None:
+    def _note(self, found: Dict[str, Any], judged: driver_state.Judgement) -> None:
         fact = {
             "driver": found["driver"]["version"],
             "installed": found["driver"]["library"],

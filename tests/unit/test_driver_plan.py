@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.devnode.gpu.plugins.module_utils import apt_packages, driver_plan
+from ansible_collections.devnode.gpu.plugins.module_utils import apt_packages, driver_plan, driver_state
 
 DEBIAN = {"distribution": "Debian", "major": "13", "architecture": "x86_64", "kernel": "6.12.57+deb13-amd64"}
 INPUTS = {
@@ -62,8 +62,8 @@ def test_fabric_manager_where_nvswitches_are() -> None:
     assert "nvidia-fabricmanager=580.*" in plan(now=switches)["packages"]
     assert "nvidia-fabricmanager-570=570.*" in plan(now=switches, branch="570")["packages"]
     assert not any("fabric" in name for name in plan()["packages"])
-    assert driver_plan.fabric_trouble("580.95.05", "580.95.05-1") == ""
-    assert "580.105.08" in driver_plan.fabric_trouble("580.95.05", "580.105.08-1")
+    assert driver_state.fabric_trouble("580.95.05", "580.95.05-1") == ""
+    assert "580.105.08" in driver_state.fabric_trouble("580.95.05", "580.105.08-1")
 
 
 @pytest.mark.parametrize(
@@ -121,8 +121,8 @@ def test_another_driver_waits_for_those_who_use_this_one() -> None:
     assert plan(now=now, branch="570")["install"]
 
 
-def judge(now: dict[str, Any], source: str = "preinstalled", **more: Any) -> driver_plan.Judgement:
-    return driver_plan.judge(now, source, **more)
+def judge(now: dict[str, Any], source: str = "preinstalled", **more: Any) -> driver_state.Judgement:
+    return driver_state.judge(now, source, **more)
 
 
 def test_a_driver_that_works() -> None:
