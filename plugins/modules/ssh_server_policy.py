@@ -200,7 +200,7 @@ from dataclasses import asdict
 from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.devnode.gpu.plugins.module_utils import session, ssh_policy, sshd_check
+from ansible_collections.devnode.gpu.plugins.module_utils import session, ssh_policy, ssh_policy_refusals, sshd_check
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public_key
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError
 
@@ -463,12 +463,12 @@ def main() -> None:
     if state == "absent":
         given["operators"] = ()
     wishes = ssh_policy.Wishes(**given)
-    problems = ssh_policy.invalid(wishes)
+    problems = ssh_policy_refusals.invalid(wishes)
     if problems:
         module.fail_json(msg="\n".join(problems))
     host = Host(module)
     facts = gather(host, wishes.host_key_types)
-    problems = ssh_policy.refusals(wishes, facts)
+    problems = ssh_policy_refusals.refusals(wishes, facts)
     if problems:
         module.fail_json(msg="\n".join(problems))
     socket = host.socket_unit()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.devnode.gpu.plugins.module_utils import access, firewall, ssh_policy
+from ansible_collections.devnode.gpu.plugins.module_utils import access, firewall, ssh_policy, ssh_policy_refusals
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_plan import bastion_plan, node_plan
 from fleet import loaded
 
@@ -41,7 +41,7 @@ def test_the_bastion(topology):
         operators=tuple(operators["names"]),
         exempt_networks=tuple(plan["ssh_server"]["exempt_networks"]),
     )
-    assert ssh_policy.invalid(wishes) == []
+    assert ssh_policy_refusals.invalid(wishes) == []
 
 
 def test_the_key_and_the_filter_name_the_same_targets(topology):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from ansible_collections.devnode.gpu.plugins.module_utils import ssh_policy
+from ansible_collections.devnode.gpu.plugins.module_utils import ssh_policy, ssh_policy_refusals
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_policy import Account, Facts, Wishes
 
 FACTS = Facts(
@@ -95,9 +95,9 @@ def test_no_line_holds_two():
 
 
 def test_a_policy_that_fits_is_not_refused():
-    assert ssh_policy.refusals(Wishes(listen_addresses=("192.0.2.7", "::")), FACTS) == []
-    assert ssh_policy.refusals(Wishes(permit_root_login="prohibit-password"), FACTS) == []
-    assert ssh_policy.refusals(Wishes(home_keys=False), replace(FACTS, account=None)) == []
+    assert ssh_policy_refusals.refusals(Wishes(listen_addresses=("192.0.2.7", "::")), FACTS) == []
+    assert ssh_policy_refusals.refusals(Wishes(permit_root_login="prohibit-password"), FACTS) == []
+    assert ssh_policy_refusals.refusals(Wishes(home_keys=False), replace(FACTS, account=None)) == []
 
 
 @pytest.mark.parametrize(
@@ -116,23 +116,23 @@ def test_a_policy_that_fits_is_not_refused():
     ],
 )
 def test_lockouts_are_refused(wishes, account, words):
-    (found,) = ssh_policy.refusals(wishes, replace(FACTS, account=account))
+    (found,) = ssh_policy_refusals.refusals(wishes, replace(FACTS, account=account))
     assert all(word in found for word in words), found
 
 
 def test_who_stays_in_is_not_refused():
     operator = Account("ops", ("devnode-operators",), has_usable_key=False)
     wishes = Wishes(operators=("ops",), home_keys=False, allow_groups=("admins",))
-    assert ssh_policy.refusals(wishes, replace(FACTS, account=operator)) == []
+    assert ssh_policy_refusals.refusals(wishes, replace(FACTS, account=operator)) == []
     at_home = Wishes(operators=("ops",), operator_networks=("192.0.2.0/24",))
-    assert ssh_policy.refusals(at_home, replace(FACTS, account=replace(operator, address="192.0.2.7"))) == []
+    assert ssh_policy_refusals.refusals(at_home, replace(FACTS, account=replace(operator, address="192.0.2.7"))) == []
     certified = Account("automation", has_usable_key=False, other_key_sources=True)
-    assert ssh_policy.refusals(Wishes(home_keys=False), replace(FACTS, account=certified)) == []
+    assert ssh_policy_refusals.refusals(Wishes(home_keys=False), replace(FACTS, account=certified)) == []
 
 
 def test_what_cannot_work_here_is_refused():
     wishes = Wishes(host_key_types=("ed25519", "rsa"), listen_addresses=("192.0.2.99",))
-    found = ssh_policy.refusals(wishes, replace(FACTS, macs=("hmac-md5",)))
+    found = ssh_policy_refusals.refusals(wishes, replace(FACTS, macs=("hmac-md5",)))
     assert [word in text for word, text in zip(("rsa", "MAC", "192.0.2.99"), found, strict=True)] == [True] * 3
 
 
@@ -151,13 +151,13 @@ def test_what_cannot_work_here_is_refused():
     ],
 )
 def test_wrong_values_are_named(changes, name):
-    (found,) = ssh_policy.invalid(Wishes(**changes))
+    (found,) = ssh_policy_refusals.invalid(Wishes(**changes))
     assert found.startswith(f"{name}: ")
     assert "\n" not in found
 
 
 def test_the_defaults_are_valid():
-    assert ssh_policy.invalid(Wishes()) == []
+    assert ssh_policy_refusals.invalid(Wishes()) == []
 
 
 DROP_IN = "/etc/ssh/sshd_config.d/00-devnode.conf"
@@ -187,16 +187,16 @@ def test_an_include_is_added_where_there_is_none(text, needed):
 
 
 def test_without_include_there_is_no_policy():
-    (found,) = ssh_policy.refusals(Wishes(), replace(FACTS, version=(8, 0)))
+    (found,) = ssh_policy_refusals.refusals(Wishes(), replace(FACTS, version=(8, 0)))
     assert "8.2" in found
 
 
 def test_a_short_rsa_host_key_is_refused():
     facts = replace(FACTS, host_keys={**FACTS.host_keys, "rsa": "/etc/ssh/ssh_host_rsa_key"}, rsa_bits=2048)
-    (found,) = ssh_policy.refusals(Wishes(host_key_types=("ed25519", "rsa")), facts)
+    (found,) = ssh_policy_refusals.refusals(Wishes(host_key_types=("ed25519", "rsa")), facts)
     assert "2048" in found
     assert "-b 4096" in found
-    assert ssh_policy.refusals(Wishes(host_key_types=("ed25519", "rsa")), replace(facts, rsa_bits=3072)) == []
+    assert ssh_policy_refusals.refusals(Wishes(host_key_types=("ed25519", "rsa")), replace(facts, rsa_bits=3072)) == []
 
 
 def test_options_come_with_the_version_that_has_them():
@@ -221,7 +221,7 @@ def test_the_check_asks_for_the_networks_and_for_who_is_connected():
 
 @pytest.mark.parametrize("wrong", ["direct-tcpip", "x=1;y", "session=1h\n", "=1h"])
 def test_a_wrong_channel_timeout_is_refused(wrong):
-    (found,) = ssh_policy.invalid(Wishes(channel_timeouts=(wrong,)))
+    (found,) = ssh_policy_refusals.invalid(Wishes(channel_timeouts=(wrong,)))
     assert "ssh_server_channel_timeouts[0]" in found
 
 
@@ -246,9 +246,9 @@ def test_host_certificates_stand_beside_the_plain_keys():
 
 
 def test_a_timeout_that_ends_clients_connections_is_refused_with_both_numbers():
-    assert not ssh_policy.invalid(Wishes(client_persist=7199))
-    (said,) = ssh_policy.invalid(Wishes(client_persist=86400))
+    assert not ssh_policy_refusals.invalid(Wishes(client_persist=7199))
+    (said,) = ssh_policy_refusals.invalid(Wishes(client_persist=86400))
     assert "ssh_server_unused_connection_timeout: 7200 seconds" in said
     assert "86400" in said
     assert "at least 87000" in said
-    assert not ssh_policy.invalid(Wishes(client_persist=86400, unused_connection_timeout=87000))
+    assert not ssh_policy_refusals.invalid(Wishes(client_persist=86400, unused_connection_timeout=87000))
