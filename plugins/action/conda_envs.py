@@ -4,12 +4,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.devnode.gpu.plugins.module_utils import whole_file
 
 ENDINGS = {"lock": ".lock", "environment": ".yml"}
 
@@ -52,19 +51,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     {"before": before, "after": texts[kind], "before_header": str(path), "after_header": str(path)}
                 )
                 if not self._task.check_mode:
-                    _replace(path, texts[kind])
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    whole_file.write(str(path), texts[kind])
         if written:
             result.update(changed=True, written=written, diff=diffs)
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".devnode-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

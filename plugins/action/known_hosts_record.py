@@ -4,19 +4,16 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.devnode.gpu.plugins.module_utils import known_hosts, validators
+from ansible_collections.devnode.gpu.plugins.module_utils import known_hosts, validators, whole_file
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import PublicKey, public_key
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
+from ansible_collections.devnode.gpu.plugins.plugin_utils.controller_lock import locked
 
 SCOPE_RE = re.compile(r"[a-z][a-z0-9@._-]{0,300}")
 Entries = dict[str, list[PublicKey]]
@@ -81,7 +78,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 header = {"before_header": str(path), "after_header": str(path)}
                 result["diff"] = [{"before": before, "after": text, **header}]
             if result["changed"] and not self._task.check_mode:
-                write_atomically(path, text)
+                whole_file.rewrite(str(path), text)
         return result
 
 
@@ -104,34 +101,6 @@ def read_entries(raw: Mapping[str, Any]) -> tuple[Entries, list[str]]:
             except InvalidError as error:
                 errors.append(f"entries[{name}][{at}]: {show(key)} {error}")
     return entries, errors
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One writer at a time: hosts of a play run in processes of their own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file so that a reader sees the old or the new one, whole."""
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, mode)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _failed(message: str) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from typing import Any
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.devnode.gpu.plugins.action import miniconda_plan
-from ansible_collections.devnode.gpu.plugins.action.known_hosts_record import locked, write_atomically
-from ansible_collections.devnode.gpu.plugins.module_utils import workspace_conda
+from ansible_collections.devnode.gpu.plugins.module_utils import whole_file, workspace_conda
+from ansible_collections.devnode.gpu.plugins.plugin_utils.controller_lock import locked
 
 
 def read_lock(path: Path | None) -> dict[str, str]:
@@ -36,7 +36,7 @@ def add_to_lock(path: Path, digests: dict[str, str]) -> bool:
         after = {**before, **digests}
         if after == before:
             return False
-        write_atomically(path, json.dumps({"images": dict(sorted(after.items()))}, indent=2) + "\n")
+        whole_file.rewrite(str(path), json.dumps({"images": dict(sorted(after.items()))}, indent=2) + "\n")
     return True
 
 

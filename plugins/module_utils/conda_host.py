@@ -14,14 +14,13 @@ import re
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from ansible_collections.devnode.gpu.plugins.module_utils import conda_install, conda_state, conda_values
+from ansible_collections.devnode.gpu.plugins.module_utils import conda_install, conda_state, conda_values, whole_file
 
 # Our own notes about a prefix that must survive the prefix: what is being done to it, and the lock.
 NOTES = Path("/var/lib/devnode/conda")
@@ -124,18 +123,7 @@ def forget_notes(prefix: Path) -> None:
 def write(path: Path, text: str) -> None:
     """Replace a file in one step; after a crash there is the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".devnode-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
+    whole_file.write(str(path), text)
 
 
 def read(path: Path) -> str:

@@ -12,9 +12,10 @@ import os
 import pwd
 import re
 import stat
-import tempfile
 from dataclasses import dataclass
 from typing import List, Optional
+
+from ansible_collections.devnode.gpu.plugins.module_utils import whole_file
 
 BELOW = b"# Your own settings go below this line."
 _MAX_SIZE = 4 * 1024 * 1024
@@ -134,7 +135,7 @@ def edit(home: str, include: str, present: bool, write: bool) -> Outcome:
     if before is None:
         os.makedirs(directory, mode=0o700, exist_ok=True)
     if after or present or not (before or b"").endswith(BELOW + b"\n"):
-        _replace(path, after)
+        whole_file.rewrite(path, after, 0o600)
         return outcome
     os.unlink(path)
     if not os.listdir(directory):
@@ -167,18 +168,3 @@ def _refuse_foreign(path: str, directory: str) -> None:
         raise RefusedError("it is read-only, so it is managed elsewhere")
     if os.path.isdir(directory) and not os.access(directory, os.W_OK):
         raise RefusedError(f"{directory} is read-only")
-
-
-def _replace(path: str, text: bytes) -> None:
-    mode = stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else 0o600
-    handle, temporary = tempfile.mkstemp(prefix=".config-devnode-", dir=os.path.dirname(path))
-    try:
-        with os.fdopen(handle, "wb") as target:
-            target.write(text)
-            target.flush()
-            os.fchmod(target.fileno(), mode)
-            os.fsync(target.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -113,14 +113,13 @@ import glob
 import os
 import re
 import shutil
-import tempfile
 import time
 from typing import Any, Dict, List, Optional
 from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
-from ansible_collections.devnode.gpu.plugins.module_utils import apt_sources, openpgp
+from ansible_collections.devnode.gpu.plugins.module_utils import apt_sources, openpgp, whole_file
 
 APT = "/etc/apt"
 COMMENT = "Managed by Ansible (devnode.gpu.apt_source); changes here are lost."
@@ -278,11 +277,7 @@ def put(path: str, data: Optional[bytes]) -> None:
         os.unlink(path)
         return
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".devnode-")
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+    whole_file.write(path, data)
 
 
 def check(params: Dict[str, Any]) -> List[str]:

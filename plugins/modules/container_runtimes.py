@@ -94,7 +94,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.devnode.gpu.plugins.module_utils import containerd_config as cc
-from ansible_collections.devnode.gpu.plugins.module_utils import dockerd, other_runtimes
+from ansible_collections.devnode.gpu.plugins.module_utils import dockerd, other_runtimes, whole_file
 
 PROGRAMS = {"docker": "dockerd", "containerd": "containerd", "crio": "crio", "podman": "podman"}
 SERVICES = {"containerd": "containerd.service", "crio": "crio.service"}
@@ -221,11 +221,11 @@ class Task:
             os.makedirs(staged, exist_ok=True)
             name = os.path.join(staged, os.path.basename(cc.DROP_IN))
             if drop_in is not None:
-                put(name, drop_in)
+                whole_file.rewrite(name, drop_in)
             elif os.path.exists(name):
                 os.unlink(name)
             path = os.path.join(folder, "config.toml")
-            put(path, (main or "version = 2\n").replace(live, staged))
+            whole_file.rewrite(path, (main or "version = 2\n").replace(live, staged))
             argv = [dockerd.find("containerd"), "--config", path, "config", "dump"]
             code, out, err = self.module.run_command(argv)
         finally:
@@ -269,13 +269,13 @@ class Task:
                 os.unlink(path)
             else:
                 os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-                put(path, text)
+                whole_file.rewrite(path, text)
         return backups
 
     def _remember(self, record: Dict[str, Any]) -> None:
         if record != self.record and (record["files"] or record["restart"] or os.path.exists(self.record_path)):
             os.makedirs(self.params["state_dir"], mode=0o755, exist_ok=True)
-            put(self.record_path, json.dumps(record, sort_keys=True) + "\n")
+            whole_file.rewrite(self.record_path, json.dumps(record, sort_keys=True) + "\n")
         self.record = record
 
     @staticmethod
@@ -328,7 +328,7 @@ class Task:
         for path in changed:
             before = self.before[path]
             if before is not None:
-                put(path, before)
+                whole_file.rewrite(path, before)
             elif os.path.exists(path):
                 os.unlink(path)
         again = self.module.run_command(["systemctl", "restart", service])[0]
@@ -354,20 +354,6 @@ def read(path: str) -> Optional[str]:
         return None
     except UnicodeDecodeError as error:
         raise RuntimesError(f"{path} is not UTF-8 text ({error}). It was left as it is.") from error
-
-
-def put(path: str, text: str) -> None:
-    """Whole or not at all; with the permissions of the file that it replaces."""
-    like = os.stat(path) if os.path.exists(path) else None
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".devnode-")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(temporary, like.st_mode & 0o7777 if like else 0o644)
-    if like:
-        os.chown(temporary, like.st_uid, like.st_gid)
-    os.replace(temporary, path)
 
 
 def main() -> None:

@@ -106,7 +106,7 @@ import os
 from typing import Any, Dict, List, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.devnode.gpu.plugins.module_utils import dockerd, driver_state, gpu_host
+from ansible_collections.devnode.gpu.plugins.module_utils import dockerd, driver_state, gpu_host, whole_file
 
 PERSISTENCE = "nvidia-persistenced.service"
 FABRIC_MANAGER = "nvidia-fabricmanager.service"
@@ -241,13 +241,7 @@ def read_json(path: str) -> Dict[str, Any]:
 
 def write_json(path: str, data: Dict[str, Any]) -> None:
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    temporary = f"{path}.devnode"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(json.dumps(data, indent=1, sort_keys=True) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+    whole_file.write(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
 
 
 def main() -> None:

@@ -1,0 +1,58 @@
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A file is replaced whole or not at all, and nothing is left beside it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.devnode.gpu.plugins.module_utils import whole_file
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o7777
+
+
+@pytest.mark.parametrize(("content", "data"), [("größe\n", "größe\n".encode()), (b"\0\xff", b"\0\xff")])
+def test_a_new_file_has_the_permissions_that_were_asked_for(tmp_path: Path, content: Any, data: bytes) -> None:
+    path = tmp_path / "a"
+    whole_file.write(str(path), content, 0o640)
+    assert (path.read_bytes(), mode(path)) == (data, 0o640)
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_written_again_it_has_them_too_and_rewritten_it_keeps_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("old")
+    path.chmod(0o600)
+    whole_file.rewrite(str(path), "new", 0o644)
+    assert (path.read_text(), mode(path)) == ("new", 0o600)
+    whole_file.write(str(path), "newer", 0o644)
+    assert (path.read_text(), mode(path)) == ("newer", 0o644)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
+def test_rewritten_it_keeps_its_owner(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("old")
+    os.chown(path, 12345, 12346)
+    whole_file.rewrite(str(path), "new")
+    assert (path.stat().st_uid, path.stat().st_gid) == (12345, 12346)
+
+
+def test_what_cannot_be_finished_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    path.write_text("old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        whole_file.rewrite(str(path), "new")
+    assert (os.listdir(tmp_path), path.read_text()) == (["a"], "old")
