@@ -1,6 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A container engine's daemon.json, shared by several owners: what to merge, and what a change asks of the engine.
+"""A container engine's daemon.json, shared by several owners: what to merge. (daemon_change: what a change asks of the
+engine; daemon_refusals: what cannot be.)
 
 An owner (a role) declares settings; its leaves are put into the document and remembered, with what stood there
 before. A leaf that its owner no longer declares goes back to that. Everything else in the document belongs to
@@ -10,88 +11,13 @@ somebody else and stays, at every depth. Pure functions; standard library only.
 from __future__ import annotations
 
 import copy
-import ipaddress
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Dict, Iterable, List, Mapping, Sequence, Set, Tuple
 
 Document = Dict[str, Any]
 Path = Tuple[str, ...]
-Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
-
-# dockerd takes these over at SIGHUP (daemon/reload.go), but only when the file names them: a key that was taken away
-# keeps its old value until a restart. `features` is left out on purpose: CDI and the image store are set up at start.
-RELOADABLE = frozenset(
-    (
-        "allow-nondistributable-artifacts",
-        "debug",
-        "default-runtime",
-        "insecure-registries",
-        "labels",
-        "live-restore",
-        "max-concurrent-downloads",
-        "max-concurrent-uploads",
-        "max-download-attempts",
-        "registry-mirrors",
-        "runtimes",
-        "shutdown-timeout",
-    )
-)
-# live-restore finds running containers again only if these stay as they were.
-CUTS_LIVE_RESTORE = frozenset(
-    (
-        "bip",
-        "bip6",
-        "bridge",
-        "cgroup-parent",
-        "containerd",
-        "containerd-namespace",
-        "data-root",
-        "exec-opts",
-        "exec-root",
-        "fixed-cidr",
-        "fixed-cidr-v6",
-        "ip6tables",
-        "iptables",
-        "ipv6",
-        "storage-driver",
-        "storage-opts",
-        "userland-proxy",
-        "userns-remap",
-    )
-)
-# What dockerd uses for networks that nobody gave an address (libnetwork/ipamutils).
-BUILT_IN_POOLS = tuple([f"172.{n}.0.0/16" for n in range(17, 32)] + ["192.168.0.0/16"])
-
-_SHORT_FLAGS = {
-    "D": "debug",
-    "G": "group",
-    "H": "hosts",
-    "b": "bridge",
-    "g": "data-root",
-    "l": "log-level",
-    "p": "pidfile",
-    "s": "storage-driver",
-}
-_FLAG_KEYS = {
-    "add-runtime": "runtimes",
-    "authorization-plugin": "authorization-plugins",
-    "cdi-spec-dir": "cdi-spec-dirs",
-    "default-address-pool": "default-address-pools",
-    "default-ulimit": "default-ulimits",
-    "dns-opt": "dns-opts",
-    "exec-opt": "exec-opts",
-    "feature": "features",
-    "graph": "data-root",
-    "host": "hosts",
-    "insecure-registry": "insecure-registries",
-    "label": "labels",
-    "log-opt": "log-opts",
-    "node-generic-resource": "node-generic-resources",
-    "registry-mirror": "registry-mirrors",
-    "storage-opt": "storage-opts",
-}
 _MISSING = object()
 
 
@@ -157,6 +83,12 @@ def leaves(settings: Mapping[str, Any], at: Path = ()) -> Dict[Path, Any]:
         else:
             out[(*at, key)] = value
     return out
+
+
+def changed_keys(loaded: Mapping[str, Any], wanted: Mapping[str, Any]) -> List[str]:
+    return sorted(
+        key for key in set(loaded) | set(wanted) if not _same(loaded.get(key, _MISSING), wanted.get(key, _MISSING))
+    )
 
 
 # Ownership ------------------------------------------------------------------------------------------------------------
@@ -325,167 +257,3 @@ def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return "true or false"
     return {list: "a list", dict: "an object", str: "text", type(None): "null"}.get(type(value), "a number")
-
-
-# The engine -----------------------------------------------------------------------------------------------------------
-
-
-def version_of(text: str) -> Tuple[int, ...]:
-    """(26, 1, 5) of "Docker version 26.1.5+dfsg1, build …" or "26.1"; () when there is none."""
-    found = re.search(r"(\d+(?:\.\d+)+|\d+)", text)
-    return tuple(int(part) for part in found.group(1).split(".")) if found else ()
-
-
-def for_version(versioned: Sequence[Mapping[str, Any]], version: Tuple[int, ...]) -> Tuple[Document, List[str]]:
-    """The settings, and the notes, of those entries that suit an engine. Nothing known of it: taken as new."""
-    known = version or (9999,)
-    chosen: List[Mapping[str, Any]] = []
-    notes: List[str] = []
-    for entry in versioned:
-        since, before = version_of(str(entry.get("since") or "0")), version_of(str(entry.get("before") or ""))
-        if known >= since and (not before or known < before):
-            chosen.append(entry.get("settings") or {})
-            if entry.get("note"):
-                notes.append(str(entry["note"]))
-    return merged(*chosen), notes
-
-
-def flags_of(argv: Sequence[str]) -> Dict[str, str]:
-    """The daemon.json keys that a dockerd command line sets, with the flag as it was written."""
-    out: Dict[str, str] = {}
-    for word in argv:
-        if word.startswith("--") and len(word) > 2:
-            name = word[2:].split("=", 1)[0]
-            out.setdefault(_FLAG_KEYS.get(name, name), f"--{name}")
-        elif len(word) > 1 and word[0] == "-" and word[1] in _SHORT_FLAGS:
-            out.setdefault(_SHORT_FLAGS[word[1]], f"-{word[1]}")
-    return out
-
-
-def clashes(document: Mapping[str, Any], argv: Sequence[str]) -> Dict[str, str]:
-    """Keys given both in the file and as a flag: dockerd refuses to start with these."""
-    given = flags_of(argv)
-    # dockerd itself lets these two be given in both places.
-    return {key: given[key] for key in document if key in given and key not in ("config-file", "runtimes")}
-
-
-def changed_keys(loaded: Mapping[str, Any], wanted: Mapping[str, Any]) -> List[str]:
-    return sorted(
-        key for key in set(loaded) | set(wanted) if not _same(loaded.get(key, _MISSING), wanted.get(key, _MISSING))
-    )
-
-
-@dataclass(frozen=True)
-class Running:
-    """What the running engine is and carries."""
-
-    loaded: Optional[Mapping[str, Any]]  # None: nobody knows what it has read
-    live_restore: bool
-    version: str = ""
-    containers: Tuple[str, ...] = ()
-    gpu_processes: Tuple[str, ...] = ()
-    answers: bool = True
-
-
-@dataclass(frozen=True)
-class Step:
-    """What to do with the engine."""
-
-    action: str  # none | start | reload | restart | defer
-    why: str = ""
-    reload_first: bool = False  # makes live-restore effective, so that the restart keeps containers
-
-
-def next_step(wanted: Mapping[str, Any], running: Optional[Running], installed: str, policy: str) -> Step:
-    """How the engine gets to the wanted configuration without ending anybody's work. policy: safe, always or never."""
-    if running is None:
-        return Step("start", "it does not run")
-    keys = ["(unknown)"] if running.loaded is None else changed_keys(running.loaded, wanted)
-    newer = bool(installed and running.version and version_of(installed) != version_of(running.version))
-    if not keys and not newer:
-        return Step("none")
-    why = "; ".join(
-        [f"changed: {', '.join(keys)}"] * bool(keys)
-        + [f"engine {installed} is installed, {running.version} runs"] * newer
-    )
-    if keys and not newer and all(key in RELOADABLE and key in wanted for key in keys):
-        return Step("reload", why)
-    if policy == "never":
-        return Step("defer", f"a restart is needed ({why}), and restarts are not allowed (never)")
-    if policy == "always":
-        return Step("restart", why)
-    if not running.answers:
-        return Step("defer", f"a restart is needed ({why}), but the engine does not answer what runs on it")
-    busy = [f"container {name}" for name in running.containers]
-    busy += [f"GPU process {one}" for one in running.gpu_processes]
-    if not busy:
-        return Step("restart", why)
-    if running.live_restore or wanted.get("live-restore") is True:
-        # Unknown is unsafe: such a key may be among what was changed.
-        cutting = sorted(CUTS_LIVE_RESTORE.intersection(keys)) or ["unknown settings"] * (running.loaded is None)
-        if not cutting:
-            return Step("restart", why, reload_first=not running.live_restore)
-        reason = f"live-restore cannot keep containers through a change of {', '.join(cutting)}"
-    else:
-        reason = "live-restore is off"
-    return Step("defer", f"a restart is needed ({why}), {reason}, and it would end: {', '.join(busy)}")
-
-
-# Addresses ------------------------------------------------------------------------------------------------------------
-
-
-def own_networks(document: Mapping[str, Any]) -> Dict[str, FrozenSet[Network]]:
-    """The networks that this engine may take for its bridges, by the setting they come from."""
-    out: Dict[str, FrozenSet[Network]] = {}
-    for key in ("bip", "bip6", "fixed-cidr", "fixed-cidr-v6"):
-        if document.get(key):
-            out[key] = frozenset([_network(key, document[key])])
-    pools = document.get("default-address-pools") or []
-    if pools:
-        out["default-address-pools"] = frozenset(_network("default-address-pools", pool.get("base")) for pool in pools)
-    return out
-
-
-def _network(key: str, value: Any) -> Network:
-    try:
-        return ipaddress.ip_network(str(value), strict=False)
-    except ValueError as error:
-        raise DaemonJsonError(f'{key}: "{value}" is not a network ({error}). Write it like 172.30.0.0/16.') from error
-
-
-def overlaps(
-    networks: Mapping[str, Iterable[Network]], routes: Iterable[Tuple[str, str]], peers: Iterable[str]
-) -> List[str]:
-    """Where the engine's networks meet a route (destination, device) of this host or the address that we come from."""
-    found = []
-    taken: List[Tuple[Network, str]] = []
-    for destination, device in routes:
-        if destination != "default" and not re.match(r"docker|br-|veth|lo$", device):
-            network = ipaddress.ip_network(destination, strict=False)
-            if network.prefixlen > 0:
-                taken.append((network, f"the route to {network} (device {device})"))
-    taken += [(ipaddress.ip_network(peer), f"{peer}, where this run comes from") for peer in peers]
-    for key in sorted(networks):
-        for ours in sorted(networks[key], key=str):
-            for theirs, what in taken:
-                if ours.version == theirs.version and ours.overlaps(theirs):
-                    found.append(f"{key} ({ours}) overlaps {what}")
-    return found
-
-
-# Limits ---------------------------------------------------------------------------------------------------------------
-
-
-def limit_troubles(document: Mapping[str, Any], ceilings: Mapping[str, int]) -> List[str]:
-    """Default limits that this machine cannot give, so that no container would start. ceilings: the most, by name."""
-    out = []
-    for name, limit in sorted((document.get("default-ulimits") or {}).items()):
-        most = ceilings.get(name)
-        asked = limit.get("Hard") if isinstance(limit, dict) else None
-        if most is None or not isinstance(asked, int) or 0 <= asked <= most:
-            continue
-        shown = "unlimited" if asked == -1 else asked
-        out.append(
-            f"default-ulimits.{name}: the hard limit asked for is {shown}, and the most this machine gives is {most}"
-        )
-    return out

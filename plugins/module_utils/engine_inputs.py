@@ -12,7 +12,8 @@ import re
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from ansible_collections.devnode.gpu.plugins.module_utils import openpgp
-from ansible_collections.devnode.gpu.plugins.module_utils.daemon_json import compact, merged, version_of
+from ansible_collections.devnode.gpu.plugins.module_utils.daemon_change import version_of
+from ansible_collections.devnode.gpu.plugins.module_utils.daemon_json import compact, merged
 from ansible_collections.devnode.gpu.plugins.module_utils.other_runtimes import RUNTIMES
 
 VERSION = re.compile(r"\d+\.\d+\.\d+")

@@ -157,171 +157,17 @@ backup:
 import difflib
 import json
 import os
-import re
-import shutil
-import signal
 import tempfile
-import time
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.devnode.gpu.plugins.module_utils import daemon_json as dj
-from ansible_collections.devnode.gpu.plugins.module_utils import dockerd
+from ansible_collections.devnode.gpu.plugins.module_utils import daemon_refusals as refusals
+from ansible_collections.devnode.gpu.plugins.module_utils import dockerd, whole_file
+from ansible_collections.devnode.gpu.plugins.module_utils.daemon_change import Step, for_version, next_step, version_of
+from ansible_collections.devnode.gpu.plugins.module_utils.daemon_host import Engine, Record, backup
 
-VALIDATES_SINCE = (23, 0)
 CDI_BY_ITSELF_SINCE = (28, 3)
-BACKUPS_KEPT = 10
-
-
-class Engine:
-    """The engine on this host, as far as this task needs it."""
-
-    def __init__(self, module: AnsibleModule) -> None:
-        self.module = module
-        self.socket: str = module.params["socket"]
-        self.program = dockerd.find("dockerd")
-        self.unit = self.read_unit()
-        self.version = self._version()
-
-    def run(self, argv: List[str]) -> "tuple[int, str, str]":
-        return self.module.run_command(argv, handle_exceptions=False)  # type: ignore[no-any-return]
-
-    def read_unit(self) -> dockerd.Unit:
-        try:
-            return dockerd.read_unit(self.run, self.module.params["service"])
-        except OSError:
-            return dockerd.Unit(self.module.params["service"])
-
-    def _version(self) -> str:
-        if self.program:
-            found = re.search(r"version ([^\s,]+)", self.run([self.program, "--version"])[1])
-            return found.group(1) if found else ""
-        package = self.module.params["package"]
-        if package and dockerd.find("apt-cache"):
-            found = re.search(r"Candidate: (?:\d+:)?([^\s-]+)", self.run(["apt-cache", "policy", package])[1])
-            return found.group(1) if found and found.group(1) != "(none)" else ""
-        return ""
-
-    def validate(self, path: str) -> str:
-        """What dockerd says against a file; empty when nothing, or when this version cannot tell."""
-        if not self.program or dj.version_of(self.version) < VALIDATES_SINCE:
-            return ""
-        argv = [self.program, "--validate", "--config-file", path]
-        code, out, err = self.run(argv + without_config_file(self.unit.argv()))
-        return "" if code == 0 else (err or out).strip()
-
-    def state(self, loaded: Optional[Mapping[str, Any]]) -> Optional[dj.Running]:
-        if not self.unit.active:
-            return None
-        info = dockerd.ask(self.socket, "/info")
-        containers = dockerd.running_containers(self.socket)
-        labels = self.module.params["labels"]
-        return dj.Running(
-            loaded=loaded,
-            live_restore=bool((info or {}).get("LiveRestoreEnabled")),
-            version=(info or {}).get("ServerVersion", ""),
-            containers=tuple(dockerd.container_names(containers or [], labels)),
-            gpu_processes=tuple(dockerd.gpu_processes(self.run)),
-            answers=info is not None and containers is not None,
-        )
-
-    def do(self, verb: str) -> str:
-        """Start or restart it; what went wrong, or empty."""
-        # systemd counts starts (three a minute for Docker's unit) and refuses the next one. That is meant for an engine
-        # that crashes over and over; on a change that is wanted it would leave the host without its engine.
-        self.run(["systemctl", "reset-failed", self.unit.name])
-        code, _dummy, err = self.run(["systemctl", verb, self.unit.name])
-        self.unit = self.read_unit()
-        if code == 0 and self.unit.active and self._answers():
-            return ""
-        log = self.run(["journalctl", "--unit", self.unit.name, "--lines", "15", "--no-pager", "--output", "cat"])[1]
-        return f"{err.strip()}\n{log.strip()}".strip()
-
-    def reload(self) -> None:
-        os.kill(int(self.unit.properties["MainPID"]), signal.SIGHUP)
-
-    def wait_live_restore(self) -> bool:
-        for _dummy in range(50):
-            if (dockerd.ask(self.socket, "/info") or {}).get("LiveRestoreEnabled"):
-                return True
-            time.sleep(0.1)
-        return False
-
-    def _answers(self) -> bool:
-        for _dummy in range(100):
-            if dockerd.ask(self.socket, "/version", timeout=5) is not None:
-                return True
-            time.sleep(0.1)
-        return False
-
-
-def without_config_file(argv: Sequence[str]) -> List[str]:
-    out: List[str] = []
-    words = iter(argv)
-    for word in words:
-        if word == "--config-file":
-            next(words, None)
-        elif not word.startswith("--config-file="):
-            out.append(word)
-    return out
-
-
-class Record:
-    """What we remember about one file: who owns which key, and what the running engine has read."""
-
-    def __init__(self, state_dir: str, path: str) -> None:
-        self.path = os.path.join(state_dir, "daemon_json", path.strip("/").replace("/", "-"))
-        self.data: Dict[str, Any] = {}
-        try:
-            with open(self.path, encoding="utf-8") as file:
-                self.data = json.load(file)
-        except FileNotFoundError:
-            pass
-
-    def loaded(
-        self, unit: dockerd.Unit, current: Mapping[str, Any], modified: Optional[float]
-    ) -> Optional[Mapping[str, Any]]:
-        """The configuration that the running engine has read, as far as one can know."""
-        known = self.data.get("loaded", {})
-        if known and known.get("invocation") == unit.invocation:
-            return known["config"]  # type: ignore[no-any-return]
-        started = unit.started()
-        if modified is None:
-            return current
-        return current if started is not None and modified <= started + 1 else None
-
-    def write(self) -> None:
-        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-        write_file(self.path, json.dumps(self.data, indent=1, sort_keys=True) + "\n", 0o600)
-
-
-def write_file(path: str, text: str, mode: int, like: Optional[os.stat_result] = None) -> None:
-    """Whole or not at all, also when the power goes."""
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".devnode-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, like.st_mode & 0o7777 if like else mode)
-        if like:
-            os.chown(temporary, like.st_uid, like.st_gid)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def backup(state_dir: str, path: str) -> str:
-    folder = os.path.join(state_dir, "backup", "daemon_json")
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    name = path.strip("/").replace("/", "-")
-    kept = os.path.join(folder, f"{name}.{time.strftime('%Y%m%dT%H%M%S')}")
-    shutil.copy2(path, kept)
-    old = sorted(entry for entry in os.listdir(folder) if entry.startswith(name + "."))
-    for entry in old[:-BACKUPS_KEPT]:
-        os.unlink(os.path.join(folder, entry))
-    return kept
 
 
 class Task:
@@ -329,10 +175,13 @@ class Task:
         self.module = module
         self.params = module.params
         self.path = os.path.realpath(self.params["path"])
-        self.engine = Engine(module)
+        self.engine = Engine(self._run_command, module.params)
         self.record = Record(self.params["state_dir"], self.params["path"])
         self.text, self.stat = self._read()
         self.result: Dict[str, Any] = {"changed": False, "pending": [], "action": "none"}
+
+    def _run_command(self, argv: List[str]) -> "tuple[int, str, str]":
+        return self.module.run_command(argv, handle_exceptions=False)  # type: ignore[no-any-return]
 
     def _read(self) -> "tuple[str, Optional[os.stat_result]]":
         try:
@@ -350,7 +199,7 @@ class Task:
                 "role do it (docker_engine_source: distro or docker)."
             )
         current = dj.parse(self.text, self.path)
-        extra, notes = dj.for_version(self.params["versioned"], dj.version_of(self.engine.version))
+        extra, notes = for_version(self.params["versioned"], version_of(self.engine.version))
         wanted = dj.merged(self.params["settings"], extra)
         ownership = dj.Ownership.from_json(self.record.data)
         outcome = dj.merge(current, ownership, self.params["owner"], wanted)
@@ -365,9 +214,9 @@ class Task:
 
         loaded = self.record.loaded(self.engine.unit, current, self.stat.st_mtime if self.stat else None)
         running = self.engine.state(loaded)
-        step = dj.next_step(outcome.document, running, self.engine.version, self.params["restart"])
+        step = next_step(outcome.document, running, self.engine.version, self.params["restart"])
         if not self.engine.unit.exists and not self.module.check_mode:
-            step = dj.Step("none")  # nothing to start here: the file waits for an engine
+            step = Step("none")  # nothing to start here: the file waits for an engine
         enable = self.engine.unit.exists and not self.engine.unit.enabled
         self.result.update(
             changed=differs or enable or step.action in ("start", "reload", "restart"),
@@ -394,7 +243,7 @@ class Task:
         differs: bool,
         outcome: dj.Merge,
         loaded: Optional[Mapping[str, Any]],
-        step: dj.Step,
+        step: Step,
         enable: bool,
     ) -> None:
         before = json.dumps(self.record.data, sort_keys=True)
@@ -408,7 +257,7 @@ class Task:
             self.record.write()
         if differs:
             os.makedirs(os.path.dirname(self.path), mode=0o755, exist_ok=True)
-            write_file(self.path, text, 0o644, self.stat)
+            whole_file.rewrite(self.path, text)
         if enable:
             self.engine.run(["systemctl", "enable", self.engine.unit.name])
         if step.action not in ("start", "reload", "restart"):
@@ -432,7 +281,7 @@ class Task:
     def _put_back(self, verb: str, trouble: str, record: str) -> None:
         """The engine does not come up with the new file: the old one again."""
         if self.stat:
-            write_file(self.path, self.text, 0o644, self.stat)
+            whole_file.rewrite(self.path, self.text)
         elif os.path.exists(self.path):
             os.unlink(self.path)
         self.record.data = json.loads(record)
@@ -449,7 +298,7 @@ class Task:
         self.module.warn(self.result["pending"][0])
 
     def _refuse_clashes(self, document: Mapping[str, Any]) -> None:
-        found = dj.clashes(document, self.engine.unit.argv())
+        found = refusals.clashes(document, self.engine.unit.argv())
         if found:
             pairs = ", ".join(f"{key} ({flag})" for key, flag in sorted(found.items()))
             raise dj.DaemonJsonError(
@@ -460,7 +309,7 @@ class Task:
 
     @staticmethod
     def _refuse_limits(settings: Mapping[str, Any]) -> None:
-        found = dj.limit_troubles(settings, dockerd.read_limit_ceilings())
+        found = refusals.limit_troubles(settings, dockerd.read_limit_ceilings())
         if found:
             raise dj.DaemonJsonError(
                 "\n".join(found) + "\nEvery container without limits of its own would fail to start. Nothing was "
@@ -471,15 +320,17 @@ class Task:
     def _refuse_overlaps(self, document: Mapping[str, Any], current: Mapping[str, Any]) -> None:
         if not self.params["check_routes"]:
             return
-        networks = dj.own_networks(document)
+        networks = refusals.own_networks(document)
         peer = dockerd.connection_peer()
         if not networks:
             if self.engine.unit.active:
                 return  # it has chosen already, and this connection stands
-            networks = {"dockerd's own choice": frozenset(dj.own_networks({"bip": dj.BUILT_IN_POOLS[0]})["bip"])}
-        elif self.engine.unit.active and networks == dj.own_networks(current):
+            networks = {
+                "dockerd's own choice": frozenset(refusals.own_networks({"bip": refusals.BUILT_IN_POOLS[0]})["bip"])
+            }
+        elif self.engine.unit.active and networks == refusals.own_networks(current):
             return
-        found = dj.overlaps(networks, dockerd.routes(self.engine.run), [peer] if peer else [])
+        found = refusals.overlaps(networks, dockerd.routes(self.engine.run), [peer] if peer else [])
         if found:
             raise dj.DaemonJsonError(
                 "The engine's networks would take addresses in use, and this host could drop off the network:\n"
@@ -504,10 +355,10 @@ class Task:
 
     def _cdi(self, document: Mapping[str, Any]) -> bool:
         given = (document.get("features") or {}).get("cdi")
-        version = dj.version_of(self.engine.version)
+        version = version_of(self.engine.version)
         return version >= (25, 0) and (version >= CDI_BY_ITSELF_SINCE if given is None else bool(given))
 
-    def _diff(self, text: str, step: dj.Step, enable: bool) -> List[Dict[str, str]]:
+    def _diff(self, text: str, step: Step, enable: bool) -> List[Dict[str, str]]:
         prepared = "".join(
             difflib.unified_diff(
                 self.text.splitlines(keepends=True), text.splitlines(keepends=True), f"{self.path} (now)", self.path

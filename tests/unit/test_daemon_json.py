@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils import daemon_json as dj
+from ansible_collections.devnode.gpu.plugins.module_utils import daemon_refusals as refusals
 from ansible_collections.devnode.gpu.plugins.module_utils import dockerd
+from ansible_collections.devnode.gpu.plugins.module_utils.daemon_change import (
+    Running,
+    for_version,
+    next_step,
+    version_of,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -177,13 +184,13 @@ def test_the_indentation_of_the_file_is_kept() -> None:
     ],
 )
 def test_flags_are_read_as_keys(line: list[str], expected: dict[str, str]) -> None:
-    assert dj.flags_of(line) == expected
+    assert refusals.flags_of(line) == expected
 
 
 def test_only_a_key_in_both_places_is_a_clash() -> None:
     argv = ["-H", "fd://", "--log-driver=journald"]
-    assert dj.clashes({"log-driver": "local", "live-restore": True}, argv) == {"log-driver": "--log-driver"}
-    assert dj.clashes({"live-restore": True}, argv) == {}
+    assert refusals.clashes({"log-driver": "local", "live-restore": True}, argv) == {"log-driver": "--log-driver"}
+    assert refusals.clashes({"live-restore": True}, argv) == {}
 
 
 @pytest.mark.parametrize(
@@ -191,7 +198,7 @@ def test_only_a_key_in_both_places_is_a_clash() -> None:
     [("Docker version 26.1.5+dfsg1, build a72d7cd", (26, 1, 5)), ("20.10.24", (20, 10, 24)), ("", ()), ("25", (25,))],
 )
 def test_versions(text: str, expected: tuple[int, ...]) -> None:
-    assert dj.version_of(text) == expected
+    assert version_of(text) == expected
 
 
 VERSIONED = [
@@ -201,35 +208,35 @@ VERSIONED = [
 
 
 def test_settings_follow_the_engine() -> None:
-    assert dj.for_version(VERSIONED, (26, 1, 5)) == ({"features": {"cdi": True}}, [])
-    assert dj.for_version(VERSIONED, (25, 0)) == ({"features": {"cdi": True}}, [])
-    assert dj.for_version(VERSIONED, (20, 10, 24)) == ({"runtimes": {"nvidia": {"path": "r"}}}, ["no CDI"])
-    assert dj.for_version(VERSIONED, ())[0] == {"features": {"cdi": True}}
+    assert for_version(VERSIONED, (26, 1, 5)) == ({"features": {"cdi": True}}, [])
+    assert for_version(VERSIONED, (25, 0)) == ({"features": {"cdi": True}}, [])
+    assert for_version(VERSIONED, (20, 10, 24)) == ({"runtimes": {"nvidia": {"path": "r"}}}, ["no CDI"])
+    assert for_version(VERSIONED, ())[0] == {"features": {"cdi": True}}
 
 
-def running(loaded: Any, **more: Any) -> dj.Running:
-    return dj.Running(loaded=loaded, live_restore=more.pop("live_restore", False), **more)
+def running(loaded: Any, **more: Any) -> Running:
+    return Running(loaded=loaded, live_restore=more.pop("live_restore", False), **more)
 
 
 def test_nothing_changed_is_nothing_done() -> None:
-    assert dj.next_step({"debug": True}, running({"debug": True}), "", "safe").action == "none"
+    assert next_step({"debug": True}, running({"debug": True}), "", "safe").action == "none"
 
 
 def test_an_engine_that_does_not_run_is_started() -> None:
-    assert dj.next_step({}, None, "26.1.5", "never").action == "start"
+    assert next_step({}, None, "26.1.5", "never").action == "start"
 
 
 def test_reloadable_keys_need_no_restart_even_where_none_is_allowed() -> None:
-    step = dj.next_step({"live-restore": True}, running({}, containers=("nlp",)), "", "never")
+    step = next_step({"live-restore": True}, running({}, containers=("nlp",)), "", "never")
     assert step.action == "reload"
 
 
 def test_a_reloadable_key_that_was_taken_away_needs_a_restart() -> None:
-    assert dj.next_step({}, running({"debug": True}), "", "safe").action == "restart"
+    assert next_step({}, running({"debug": True}), "", "safe").action == "restart"
 
 
 def test_a_busy_engine_without_live_restore_is_left_and_says_who() -> None:
-    step = dj.next_step(
+    step = next_step(
         {"features": {"cdi": True}}, running({}, containers=("nlp",), gpu_processes=("4711 python",)), "", "safe"
     )
     assert step.action == "defer"
@@ -239,40 +246,40 @@ def test_a_busy_engine_without_live_restore_is_left_and_says_who() -> None:
 
 def test_live_restore_that_comes_with_the_change_is_reloaded_first() -> None:
     wanted = {"live-restore": True, "log-driver": "local"}
-    step = dj.next_step(wanted, running({}, containers=("nlp",)), "", "safe")
+    step = next_step(wanted, running({}, containers=("nlp",)), "", "safe")
     assert (step.action, step.reload_first) == ("restart", True)
-    step = dj.next_step(wanted, running({"live-restore": True}, live_restore=True, containers=("nlp",)), "", "safe")
+    step = next_step(wanted, running({"live-restore": True}, live_restore=True, containers=("nlp",)), "", "safe")
     assert (step.action, step.reload_first) == ("restart", False)
 
 
 @pytest.mark.parametrize("key", ["bip", "data-root", "storage-driver", "userns-remap"])
 def test_what_live_restore_cannot_bridge_waits(key: str) -> None:
     wanted = {"live-restore": True, key: "x"}
-    step = dj.next_step(wanted, running({"live-restore": True}, live_restore=True, containers=("nlp",)), "", "safe")
+    step = next_step(wanted, running({"live-restore": True}, live_restore=True, containers=("nlp",)), "", "safe")
     assert step.action == "defer"
     assert f"live-restore cannot keep containers through a change of {key}" in step.why
 
 
 def test_an_unknown_configuration_is_restarted_only_when_idle_or_allowed() -> None:
     busy = running(None, live_restore=True, containers=("nlp",))
-    assert dj.next_step({}, busy, "", "safe").action == "defer"
-    assert dj.next_step({}, busy, "", "always").action == "restart"
-    assert dj.next_step({}, running(None), "", "safe").action == "restart"
-    assert dj.next_step({}, running(None, answers=False), "", "safe").action == "defer"
+    assert next_step({}, busy, "", "safe").action == "defer"
+    assert next_step({}, busy, "", "always").action == "restart"
+    assert next_step({}, running(None), "", "safe").action == "restart"
+    assert next_step({}, running(None, answers=False), "", "safe").action == "defer"
 
 
 def test_a_newer_engine_on_disk_asks_for_a_restart() -> None:
-    step = dj.next_step({}, running({}, version="26.1.4"), "26.1.5+dfsg1", "safe")
+    step = next_step({}, running({}, version="26.1.4"), "26.1.5+dfsg1", "safe")
     assert step.action == "restart"
     assert "26.1.5+dfsg1 is installed, 26.1.4 runs" in step.why
-    assert dj.next_step({}, running({}, version="26.1.5+dfsg1"), "26.1.5+dfsg1", "safe").action == "none"
+    assert next_step({}, running({}, version="26.1.5+dfsg1"), "26.1.5+dfsg1", "safe").action == "none"
 
 
 def test_address_pools_are_compared_with_routes_and_with_where_we_come_from() -> None:
     pools = [{"base": "10.64.0.0/14", "size": 24}]
-    networks = dj.own_networks({"bip": "172.30.0.1/24", "default-address-pools": pools})
+    networks = refusals.own_networks({"bip": "172.30.0.1/24", "default-address-pools": pools})
     routes = [("default", "eth0"), ("10.66.0.0/16", "tun0"), ("172.30.0.0/24", "docker0"), ("10.65.1.0/24", "br-1f")]
-    found = dj.overlaps(networks, routes, ["172.30.0.9", "2001:db8::1"])
+    found = refusals.overlaps(networks, routes, ["172.30.0.9", "2001:db8::1"])
     assert found == [
         "bip (172.30.0.0/24) overlaps 172.30.0.9, where this run comes from",
         "default-address-pools (10.64.0.0/14) overlaps the route to 10.66.0.0/16 (device tun0)",
@@ -281,7 +288,7 @@ def test_address_pools_are_compared_with_routes_and_with_where_we_come_from() ->
 
 def test_a_pool_that_is_no_network_is_named() -> None:
     with pytest.raises(dj.DaemonJsonError, match=r'bip: "172\.300\.0\.1/24" is not a network'):
-        dj.own_networks({"bip": "172.300.0.1/24"})
+        refusals.own_networks({"bip": "172.300.0.1/24"})
 
 
 LIMITS = """Limit                     Soft Limit           Hard Limit           Units
@@ -305,7 +312,7 @@ def test_the_most_a_machine_gives(capabilities: str, ceilings: dict[str, int]) -
 def test_limits_above_that_are_named_with_both_numbers() -> None:
     def troubles(hard: int) -> list[str]:
         limits = {"nofile": {"Name": "nofile", "Soft": 1024, "Hard": hard}, "stack": {"Hard": -1}}
-        return dj.limit_troubles({"default-ulimits": limits}, {"nofile": 20000})
+        return refusals.limit_troubles({"default-ulimits": limits}, {"nofile": 20000})
 
     assert troubles(20000) == []
     assert "524288" in troubles(524288)[0]
