@@ -171,21 +171,19 @@ import os
 import pwd
 import re
 import shutil
-import signal
-import time
-from typing import Any, Dict, List, Set
+from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.devnode.gpu.plugins.module_utils import session
+from ansible_collections.devnode.gpu.plugins.module_utils.accounts_host import end_processes, read_live
 from ansible_collections.devnode.gpu.plugins.module_utils.accounts_plan import (
     Account,
     AccountPlan,
-    Live,
     Step,
     check_wanted,
     make_account_plan,
 )
-from ansible_collections.devnode.gpu.plugins.module_utils.fileset_commands import COMMAND_ENV, run_command
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_commands import run_command
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_disk import FileSetError, locked
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_manifest import (
     load_manifest,
@@ -195,7 +193,6 @@ from ansible_collections.devnode.gpu.plugins.module_utils.fileset_manifest impor
 
 KIND = "account_set"
 SET_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
-PATIENCE = 3.0
 ARGUMENTS: Dict[str, Any] = {
     "name": {"type": "str", "required": True},
     "groups": {
@@ -229,89 +226,6 @@ ARGUMENTS: Dict[str, Any] = {
 
 class RefusedError(Exception):
     """The input or the host does not allow it; the text says why."""
-
-
-def read_live() -> Live:
-    """The local files only: what a directory service adds is not ours to change."""
-    passwords: Dict[str, List[str]] = {}
-    for line in _lines("/etc/shadow"):
-        fields = line.split(":")
-        passwords[fields[0]] = fields
-    gids: Dict[str, int] = {}
-    names: Dict[int, str] = {}
-    member_of: Dict[str, List[str]] = {}
-    for line in _lines("/etc/group"):
-        name, _password, gid, members = [*line.split(":"), "", "", ""][:4]
-        gids[name] = int(gid)
-        names.setdefault(int(gid), name)
-        for member in filter(None, members.split(",")):
-            member_of.setdefault(member, []).append(name)
-    accounts: Dict[str, Account] = {}
-    for line in _lines("/etc/passwd"):
-        fields = line.split(":")
-        if len(fields) < 7:
-            continue
-        name = fields[0]
-        shadow = passwords.get(name, [])
-        accounts[name] = Account(
-            name=name,
-            uid=int(fields[2]),
-            group=names.get(int(fields[3]), fields[3]),
-            groups=tuple(member_of.get(name, [])),
-            comment=fields[4],
-            home=fields[5],
-            shell=fields[6],
-            password=shadow[1] if len(shadow) > 1 else "",
-            expires=shadow[7] if len(shadow) > 7 else "",
-        )
-    return Live(accounts, gids)
-
-
-def _lines(path: str) -> List[str]:
-    with open(path, encoding="utf-8", errors="surrogateescape") as stream:
-        return [line.rstrip("\n") for line in stream if line.strip() and not line.startswith(("#", "+", "-"))]
-
-
-def processes_of(uids: Set[int]) -> List[int]:
-    """Processes of these numbers on the host itself. A container's have the same numbers but are somebody's work."""
-    own = os.readlink("/proc/self/ns/pid")
-    found = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit() or int(entry) == os.getpid():
-            continue
-        try:
-            with open(f"/proc/{entry}/status", encoding="ascii", errors="replace") as stream:
-                line = next(text for text in stream if text.startswith("Uid:"))
-            if uids & {int(word) for word in line.split()[1:]} and os.readlink(f"/proc/{entry}/ns/pid") == own:
-                found.append(int(entry))
-        except (OSError, StopIteration):
-            continue
-    return found
-
-
-def end_processes(uids: Set[int]) -> int:
-    """Ask, wait a little, insist."""
-    ended: Set[int] = set()
-    if shutil.which("loginctl", path=COMMAND_ENV["PATH"]) and os.path.isdir("/run/systemd/users"):
-        logged_in = [str(uid) for uid in sorted(uids) if os.path.exists(f"/run/systemd/users/{uid}")]
-        ended.update(processes_of(uids))
-        if logged_in:
-            run_command({"argv": ["loginctl", "terminate-user", *logged_in], "timeout": 20})
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        end = time.monotonic() + PATIENCE
-        pids = processes_of(uids)
-        for pid in pids:
-            try:
-                os.kill(pid, number)
-                ended.add(pid)
-            except ProcessLookupError:
-                continue
-        while pids and time.monotonic() < end:
-            time.sleep(0.05)
-            pids = processes_of(uids)
-        if not pids:
-            break
-    return len(ended)
 
 
 class AccountSet:
