@@ -140,7 +140,7 @@ class Lock:
         return replace(self, packages=tuple(item.moved(channels) for item in self.packages))
 
     def contents(self) -> tuple[str, ...]:
-        """What is installed afterwards, as conda_host.contents says it. A package from a URL has no version here."""
+        """What is installed afterwards, as conda_places.contents says it. A package from a URL has no version here."""
         return tuple(
             sorted(
                 [

@@ -16,11 +16,13 @@ from ansible_collections.devnode.gpu.plugins.module_utils import (
     conda_bundle,
     conda_host,
     conda_lock,
+    conda_places,
     conda_state,
     conda_values,
 )
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_env import Environment
-from ansible_collections.devnode.gpu.plugins.module_utils.conda_host import ENVIRONMENT_STATE, HostError, Place, Ran
+from ansible_collections.devnode.gpu.plugins.module_utils.conda_host import HostError, Ran
+from ansible_collections.devnode.gpu.plugins.module_utils.conda_places import ENVIRONMENT_STATE, Place
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_state import Found, State, Step
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError
 
@@ -103,7 +105,7 @@ class Worker:
             (directory / name).unlink(missing_ok=True)
         if wanted.bundled:
             conda_host.write(directory / ORIGIN, wanted.bundled.text())
-        state = State(wanted.digest(), wanted.spec(), conda_host.contents(directory))
+        state = State(wanted.digest(), wanted.spec(), conda_places.contents(directory))
         conda_host.write(directory / ENVIRONMENT_STATE, state.dump())
 
     def create(self, wanted: Environment, step: Step) -> None:
@@ -113,7 +115,7 @@ class Worker:
             self.directory(wanted.name),
             self.place.environments / f"{OLD}{wanted.name}",
         )
-        conda_host.note_creating(self.place, conda_host.creating(self.place) | {name})
+        conda_places.note_creating(self.place, conda_places.creating(self.place) | {name})
         if step.action == "replace":
             directory.rename(aside)
         conda_host.remove_tree(directory)
@@ -127,20 +129,20 @@ class Worker:
         else:
             self.finish(wanted)
             conda_host.remove_tree(aside)
-        conda_host.note_creating(self.place, conda_host.creating(self.place) - {name})
+        conda_places.note_creating(self.place, conda_places.creating(self.place) - {name})
         if ran.code:
             what = "updated; it stays as it was" if step.action == "replace" else "created, and nothing of it is left"
             raise HostError(f"{wanted.title}: could not be {what}. conda said:\n{ran.tail()}")
 
     def compare(self, wanted: Environment) -> Ran:
         """What was asked for must have come of it; an environment from a lock file holds exactly what that lists."""
-        missing = conda_state.unexpected(wanted, conda_host.contents(self.directory(wanted.name)))
+        missing = conda_state.unexpected(wanted, conda_places.contents(self.directory(wanted.name)))
         if missing:
             indexes = ", ".join(wanted.pip_extra_index_urls)
             return Ran(1, "", f"{', '.join(missing)} did not come of it. Is {indexes or 'its channel'} reachable?")
         if not wanted.exact:
             return Ran(0, "", "")
-        different = conda_state.unlike(wanted.exact, conda_host.contents(self.directory(wanted.name)))
+        different = conda_state.unlike(wanted.exact, conda_places.contents(self.directory(wanted.name)))
         return Ran(1, "", f"What it made is not what the lock file lists: {different}") if different else Ran(0, "", "")
 
     def recover(self) -> None:
@@ -187,7 +189,7 @@ class Worker:
             ran = self.compare(wanted)
         if ran.code:
             after = "part of the update is done; the next run goes on with it"
-            if conda_host.contents(directory) == self.found[name].contents:
+            if conda_places.contents(directory) == self.found[name].contents:
                 self.put_state_back(name)
                 after = "it stays as it was"
             raise HostError(f"{wanted.title}: could not be updated ({step.reason}); {after}. conda said:\n{ran.tail()}")
@@ -201,14 +203,14 @@ class Worker:
             if ran.code:
                 raise HostError(f"{name}: could not be removed. conda said:\n{ran.tail()}")
         conda_host.remove_tree(directory)
-        conda_host.note_creating(self.place, conda_host.creating(self.place) - {name})
+        conda_places.note_creating(self.place, conda_places.creating(self.place) - {name})
 
     # --- writing back ------------------------------------------------------------------------------------------------
 
     def locked(self, wanted: Environment) -> conda_lock.Lock:
         """The environment as a lock file."""
         directory = self.directory(wanted.name)
-        there = conda_host.contents(directory)
+        there = conda_places.contents(directory)
         origin = self.origin(wanted)
         if origin and not conda_state.unlike(origin, there):
             return origin
@@ -308,7 +310,7 @@ class Worker:
             self.create(wanted, step)
 
     def plan(self, environments: list[Environment]) -> list[Step]:
-        self.found = conda_host.find_environments(self.place)
+        self.found = conda_places.find_environments(self.place)
         return conda_state.plan(environments, self.found)
 
     def work(self, environments: list[Environment], check_mode: bool) -> dict[str, Any]:
@@ -348,7 +350,7 @@ class Worker:
 def in_place(options: Options, owner: str, act: Callable[[Worker], Any], check_mode: bool = False) -> Any:
     """Call `act` with a worker for all users' environments, or for one person's, with that person's rights."""
     if not owner:
-        return act(Worker(options, conda_host.shared(options.prefix)))
+        return act(Worker(options, conda_places.shared(options.prefix)))
     if check_mode and not conda_host.has_account(owner):
-        return act(Worker(options, conda_host.private(Path("/nonexistent"))))  # the account is still to come
-    return conda_host.as_user(owner, lambda home: act(Worker(options, conda_host.private(home))))
+        return act(Worker(options, conda_places.private(Path("/nonexistent"))))  # the account is still to come
+    return conda_host.as_user(owner, lambda home: act(Worker(options, conda_places.private(home))))

@@ -119,8 +119,9 @@ from ansible_collections.devnode.gpu.plugins.module_utils import (
     conda_lock,
 )
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_env import Environment
-from ansible_collections.devnode.gpu.plugins.module_utils.conda_host import ENVIRONMENT_STATE, HostError
+from ansible_collections.devnode.gpu.plugins.module_utils.conda_host import HostError
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_install import InstallerError, installer_of, prefix_path
+from ansible_collections.devnode.gpu.plugins.module_utils.conda_places import ENVIRONMENT_STATE
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_state import State
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_work import Options, Worker, in_place
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError

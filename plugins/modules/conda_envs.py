@@ -199,7 +199,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.devnode.gpu.plugins.module_utils import conda_env, conda_host, conda_state
+from ansible_collections.devnode.gpu.plugins.module_utils import conda_env, conda_host, conda_places, conda_state
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_bundle import (
     UNPACKED,
     BundleError,
@@ -214,7 +214,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils.validators import Inva
 
 
 def work(module: AnsibleModule, options: Options, environments: list[Environment]) -> dict[str, Any]:
-    known = conda_host.owners(options.prefix)
+    known = conda_places.owners(options.prefix)
     places: dict[str, list[Environment]] = {"": []}
     places.update({name: [] for name in sorted(known) if conda_host.has_account(name)})
     for environment in environments:
@@ -248,10 +248,10 @@ def work(module: AnsibleModule, options: Options, environments: list[Environment
 
 
 def carry_out(module: AnsibleModule, options: Options, places: dict[str, list[Environment]]) -> dict[str, Any]:
-    known = conda_host.owners(options.prefix)
+    known = conda_places.owners(options.prefix)
     wanted = {item.owner for declared in places.values() for item in declared if item.present} - {""}
     if not module.check_mode and wanted - known:
-        conda_host.note_owners(options.prefix, known | wanted)
+        conda_places.note_owners(options.prefix, known | wanted)
     result: dict[str, Any] = {"steps": [], "unchanged": [], "conda_runs": 0, "exports": {}}
     errors: list[str] = []
     texts: dict[str, list[str]] = {"before": [], "after": []}
@@ -275,7 +275,7 @@ def carry_out(module: AnsibleModule, options: Options, places: dict[str, list[En
     if errors:
         module.fail_json(msg="\n\n".join(errors), **result)
     if not module.check_mode and wanted != known:
-        conda_host.note_owners(options.prefix, wanted)
+        conda_places.note_owners(options.prefix, wanted)
     return result
 
 

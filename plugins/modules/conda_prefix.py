@@ -136,7 +136,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.devnode.gpu.plugins.module_utils import conda_bundle, conda_download, conda_host
+from ansible_collections.devnode.gpu.plugins.module_utils import conda_bundle, conda_download, conda_host, conda_places
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_host import HostError
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_install import (
     Decision,
@@ -185,7 +185,7 @@ def put_back(prefix: Path, kept: dict[str, tuple[str, int]]) -> None:
 
 def verify(prefix: Path, wanted: Wanted, timeout: int) -> Found:
     """The finished prefix, or an error that says what is wrong with it."""
-    found = conda_host.find_installation(prefix)
+    found = conda_places.find_installation(prefix)
     ran = conda_host.run([str(prefix / "bin/conda"), "--version"], timeout)
     problems = list(found.missing)
     if ran.code:
@@ -204,7 +204,7 @@ def verify(prefix: Path, wanted: Wanted, timeout: int) -> Found:
 
 def mark(prefix: Path, wanted: Wanted, found: Found) -> None:
     marker = Marker(wanted.distribution, wanted.version, found.python, wanted.file, wanted.sha256)
-    conda_host.write(prefix / conda_host.MARKER, marker.dump())
+    conda_host.write(prefix / conda_places.MARKER, marker.dump())
 
 
 def fetch(module: AnsibleModule, url: str, wanted: Wanted, script: Path) -> None:
@@ -231,7 +231,7 @@ def install(module: AnsibleModule, prefix: Path, wanted: Wanted, url: str, decis
     prefix.parent.mkdir(parents=True, exist_ok=True)
     kept = {} if fresh else set_aside(prefix, module.params["preserve"])
     if not fresh:
-        (prefix / conda_host.MARKER).unlink(missing_ok=True)
+        (prefix / conda_places.MARKER).unlink(missing_ok=True)
         conda_host.remove_tree(prefix / "install_tmp")
     argv = ["/bin/sh", str(script), "-b", *([] if fresh else ["-u"]), "-p", str(prefix)]
     try:
@@ -249,13 +249,13 @@ def install(module: AnsibleModule, prefix: Path, wanted: Wanted, url: str, decis
         raise HostError(f"{wanted.file} ended with code {ran.code}. {after} It said:\n{ran.tail()}")
     mark(prefix, wanted, verify(prefix, wanted, module.params["timeout"]))
     doing.unlink(missing_ok=True)
-    return conda_host.find_installation(prefix)
+    return conda_places.find_installation(prefix)
 
 
 def present(module: AnsibleModule, prefix: Path) -> dict[str, Any]:
     wanted, url = installer_of(module.params, platform.machine())
     check_mount(prefix)
-    before = conda_host.find_installation(prefix)
+    before = conda_places.find_installation(prefix)
     decision = decide(wanted, before, module.params["allow_downgrade"])
     if decision.action == "refuse":
         raise HostError(f"prefix: {prefix}: {decision.reason}.")
@@ -286,14 +286,14 @@ def present(module: AnsibleModule, prefix: Path) -> dict[str, Any]:
 
 
 def absent(module: AnsibleModule, prefix: Path) -> dict[str, Any]:
-    found = conda_host.find_installation(prefix)
+    found = conda_places.find_installation(prefix)
     if found.exists:
         if found.marker is None and not found.interrupted:
             raise HostError(
                 f"prefix: {prefix}: it was not installed by this role, so it is not removed. Remove it by hand if "
                 "nobody needs it."
             )
-        there = conda_host.find_environments(conda_host.shared(prefix))
+        there = conda_places.find_environments(conda_places.shared(prefix))
         strangers = [name for name, item in there.items() if item.state is None and not item.half_made]
         if strangers:
             raise HostError(
@@ -301,8 +301,8 @@ def absent(module: AnsibleModule, prefix: Path) -> dict[str, Any]:
                 "Their owners would lose them. Move or remove them first."
             )
         if not module.check_mode:
-            for owner in sorted(filter(conda_host.has_account, conda_host.owners(prefix))):
-                conda_host.as_user(owner, conda_host.forget_home)
+            for owner in sorted(filter(conda_host.has_account, conda_places.owners(prefix))):
+                conda_host.as_user(owner, conda_places.forget_home)
             conda_host.remove_tree(prefix)
     if not module.check_mode:
         conda_host.forget_notes(prefix)

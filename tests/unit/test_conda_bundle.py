@@ -14,8 +14,9 @@ import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils import conda_bundle, conda_env, conda_lock
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_bundle import About, BundleError
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_env import Environment
-from ansible_collections.devnode.gpu.plugins.module_utils.conda_host import HostError, Place, Ran
+from ansible_collections.devnode.gpu.plugins.module_utils.conda_host import HostError, Ran
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_lock import Lock
+from ansible_collections.devnode.gpu.plugins.module_utils.conda_places import Place
 from ansible_collections.devnode.gpu.plugins.module_utils.conda_work import Options, Worker
 from hypothesis import given
 from hypothesis import strategies as st
