@@ -15,9 +15,9 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping
 
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_commands import secrets_of
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_disk import FileSetError, sha256
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_manifest import SET_NAME
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_plan import State, check_wanted
 
-NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 MODE = re.compile(r"0?[0-7]{3,4}")
 
 
@@ -41,8 +41,8 @@ class Reader:
     def read(self, owners: Callable[[str], Mapping[str, str]]) -> Wanted:
         """`owners`: what sets of other names on this host own."""
         name = self.params["name"]
-        if not NAME.fullmatch(name):
-            self.errors.append(f"name: {name!r} has to match {NAME.pattern}; it becomes a file name on the host.")
+        if not SET_NAME.fullmatch(name):
+            self.errors.append(f"name: {name!r} has to match {SET_NAME.pattern}; it becomes a file name on the host.")
         guard = self.params["guard"]
         if guard:
             if not 5 <= guard["window"] <= 3600:

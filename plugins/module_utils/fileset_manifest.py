@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
 from typing import Any, Dict, Optional
 
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_disk import (
@@ -19,6 +20,9 @@ from ansible_collections.devnode.gpu.plugins.module_utils.fileset_disk import (
     sha256,
     write_json,
 )
+
+# Of a set of files or accounts. It becomes a file name, and a unit's.
+SET_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
 def manifest_path(name: str, kind: str = "file_set", base: str = BASE) -> str:

@@ -169,7 +169,6 @@ kept_homes:
 
 import os
 import pwd
-import re
 import shutil
 from typing import Any, Dict, List
 
@@ -186,13 +185,13 @@ from ansible_collections.devnode.gpu.plugins.module_utils.accounts_plan import (
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_commands import run_command
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_disk import FileSetError, locked
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_manifest import (
+    SET_NAME,
     load_manifest,
     owned_by_others,
     save_manifest,
 )
 
 KIND = "account_set"
-SET_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 ARGUMENTS: Dict[str, Any] = {
     "name": {"type": "str", "required": True},
     "groups": {
