@@ -159,6 +159,7 @@ def _check_web(entry: Entry, workspace: Workspace, names: Unique) -> None:
 
 def _check_references(entry: Entry, workspace: Workspace, people: List[str], projects: List[str]) -> None:
     allowed = ", ".join(people[:20]) or "nobody: devnode_users is empty"
+    allowed += " (somebody who left: keep their entry there, with state: absent)"
     if workspace.owner not in people:
         entry.bad("owner", workspace.owner, "is not in devnode_users", allowed)
     for at, member in enumerate(workspace.members):

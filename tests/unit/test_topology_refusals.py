@@ -245,6 +245,34 @@ def test_refused(case):
     assert "PRIVATE" not in text
 
 
+def _without(name):
+    return lambda values: values.update(users=[user for user in values["users"] if user["name"] != name])
+
+
+@pytest.mark.parametrize(
+    ("name", "place"), [("ada", "devnode_workspaces[1].members[0]"), ("grace", "devnode_workspaces[1].owner")]
+)
+def test_whose_name_is_still_in_a_workspace_cannot_just_be_deleted(name, place):
+    """As docs/people.md says: their name goes from the workspaces too, or the entry stays and says `state: absent`."""
+    with pytest.raises(TopologyError) as refused:
+        loaded(_without(name))
+    text = str(refused.value)
+    assert f'{place}: "{name}" is not in devnode_users' in text
+    assert "somebody who left: keep their entry there, with state: absent" in text
+    at = ["olga", "ada", "grace"].index(name)
+    topology = loaded(_set("users", at, "state", to="absent"))
+    assert name not in {person for workspace in topology.workspaces for person in workspace.people}
+
+    def everywhere(values):
+        _without(name)(values)
+        kept = [one for one in values["workspaces"] if one["owner"] != name]
+        for one in kept:
+            one["members"] = [member for member in one.get("members", []) if member != name]
+        values["workspaces"] = kept
+
+    assert name not in {person.name for person in loaded(everywhere).people}
+
+
 def test_everything_at_once():
     def change(values):
         for case in ("unknown project", "newline in a host name", "bad key", "uid twice", "bad network"):
