@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
-from ansible_collections.devnode.gpu.plugins.module_utils import conda_settings
+from ansible_collections.devnode.gpu.plugins.module_utils import conda_settings, workspace_conda
 from unit.playbook import ROOT, inventory, play
 
 PROFILE = yaml.safe_load((ROOT / "docs/mirrors/china.yml").read_text())
@@ -49,6 +51,80 @@ def test_no_source_is_left_at_its_default() -> None:
             hosts = {urlsplit(url).hostname for text in strings(value) for url in URL.findall(text)}
             abroad = {host for host in hosts if host and not host.endswith(".cn")}
             assert not abroad or name in STAYS, f"{role}: {name} still comes from {abroad}"
+
+
+# Addresses in the code, by file: why none of them is where something comes from with the profile.
+IN_CODE = {
+    "plugins/module_utils/conda_pytorch.py": "PyTorch's own wheels have no mirror: `source: conda` (docs/mirrors.md)",
+    "plugins/module_utils/conda_settings.py": "for what a set of miniconda_mirrors lacks; test_conda_and_pip compares",
+    "plugins/module_utils/driver_plan.py": "by which entries of apt are known; STAYS says why the source stays",
+    "plugins/module_utils/engine_inputs.py": "the default, to tell whether a variable differs from it",
+    "plugins/module_utils/preflight.py": "an example in a message",
+    "plugins/module_utils/workspace_conda.py": "the default of its installer_url; the profile names another",
+    "plugins/module_utils/workspace_image.py": "a label of the image",
+    "roles/miniconda/vars/main.yml": "the sets to choose from; the profile chooses tuna",
+    "roles/nvidia_container_toolkit/vars/main.yml": "entries of others to take over",
+}
+
+
+def _constants(path: Path) -> Iterator[str]:
+    """The texts of a program: neither comments nor documentation."""
+    tree = ast.parse(path.read_text())
+    documentation = {"DOCUMENTATION", "EXAMPLES", "RETURN"}
+    for node in list(ast.walk(tree)):
+        if isinstance(node, ast.Assign) and {getattr(one, "id", "") for one in node.targets} & documentation:
+            node.value = ast.Constant("")
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value = ast.Constant("")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_no_source_stands_in_the_code_that_could_not_be_replaced() -> None:
+    found = set()
+    texts = [(path, _constants(path)) for path in ROOT.glob("plugins/**/*.py")]
+    texts += [(path, strings(yaml.safe_load(path.read_text()))) for path in ROOT.glob("roles/*/vars/*.yml")]
+    for path, said in texts:
+        if any(_fetches(line) for text in said for line in text.splitlines()):
+            found.add(str(path.relative_to(ROOT)))
+    assert found == set(IN_CODE)
+
+
+def commented() -> dict[str, Any]:
+    """What the profile shows as comments, to be filled in."""
+    text = (ROOT / "docs/mirrors/china.yml").read_text()
+    blocks = re.findall(r"^# (\w+:.*(?:\n#   .*)*)", text, re.MULTILINE)
+    found: dict[str, Any] = {}
+    for block in blocks:
+        if re.match(r"(pytorch_sshd|docker_engine|miniconda)_\w+:", block):
+            found |= yaml.safe_load(block.replace("\n# ", "\n"))
+    return found
+
+
+def test_what_has_to_be_filled_in_has_names_that_exist_and_sources_in_china() -> None:
+    known = {name for role in ROLES for name in defaults(role)}
+    assert set(commented()) == {
+        "pytorch_sshd_base_image",
+        "docker_engine_registry_mirrors",
+        "pytorch_sshd_conda",
+        "miniconda_environments",
+    }
+    assert set(commented()) <= known
+    found, errors = workspace_conda.files(commented()["pytorch_sshd_conda"], lambda given, final: f"{given} {final}")
+    assert errors == []
+    # The installer's checksum is the maker's, whoever it comes from.
+    assert workspace_conda.SHA256 in found["settings"]
+    hosts = {urlsplit(url).hostname or "" for text in found.values() for url in URL.findall(text)}
+    assert hosts == {"mirrors.tuna.tsinghua.edu.cn", "pypi.tuna.tsinghua.edu.cn"}
+
+
+def test_the_chinese_page_says_what_nobody_else_can_do_for_you() -> None:
+    page = (ROOT / "README.zh-CN.md").read_text()
+    loud = page.partition("## 中国大陆的镜像")[2].strip().splitlines()[0]
+    assert loud.startswith("> **必须")
+    assert "pytorch_sshd_base_image" in page
+    assert defaults("pytorch_sshd")["pytorch_sshd_base_image"] in page
 
 
 def test_no_source_stands_in_a_task_or_template() -> None:
