@@ -39,11 +39,6 @@ def all_options(view: ClientView, ports: Ports) -> Dict[int, Options]:
     return found
 
 
-def host_options(host: Host, view: ClientView, ports: Ports) -> Options:
-    """Every option of one host."""
-    return {**_way(host, view), **_place(host, view, ports, contested(view))}
-
-
 def _place(host: Host, view: ClientView, ports: Ports, twice: FrozenSet[Tuple[str, int, str]]) -> Options:
     """What is different for nearly every host."""
     options: Options = {"HostName": (host.hostname,), "Port": (str(host.port),)}

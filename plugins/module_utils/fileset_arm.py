@@ -70,8 +70,6 @@ TimeoutStopSec=10
 KillMode=mixed
 """
 
-State = Dict[str, Any]
-
 
 def arm(transaction: Transaction, program: bytes, window: int) -> Dict[str, Any]:
     """Hand the change to the host. It begins when this run has let go of the lock."""

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from ansible_collections.devnode.gpu.plugins.module_utils import client_view
 from ansible_collections.devnode.gpu.plugins.module_utils.client_reader import plain
@@ -236,8 +236,3 @@ def _known_hosts(
 
 def _known_host(name: str, keys: Sequence[Any]) -> Dict[str, Any]:
     return {"names": [name], "keys": sorted(key.bare for key in keys)}
-
-
-def by_place(view: Mapping[str, Any]) -> List[str]:
-    """Every HostName:port that a view goes to behind a jump."""
-    return sorted(f"{host['hostname']}:{host.get('port', 22)}" for host in view.get("hosts", []) if host.get("jump"))

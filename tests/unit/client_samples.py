@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.devnode.gpu.plugins.module_utils.client_check import parse_views
-from ansible_collections.devnode.gpu.plugins.module_utils.client_options import TMUX, host_options, local_ports
+from ansible_collections.devnode.gpu.plugins.module_utils.client_options import TMUX, all_options, local_ports
 from ansible_collections.devnode.gpu.plugins.module_utils.client_view import ClientView, Host
 
 Effective = dict[str, list[str]]
@@ -222,7 +222,7 @@ def typed(view: ClientView) -> list[str]:
 def compare(view: ClientView, alias: str, found: Effective, home: str, rest: Effective | None = None) -> None:
     """What ssh -G printed against what we mean for this name, and `rest`: what it prints without any configuration."""
     host = entry(view, alias)
-    options = host_options(host, view, local_ports(view))
+    options = all_options(view, local_ports(view))[id(host)]
     if host.tmux and alias == host.tmux_alias:
         options.update(TMUX)
     for name, values in options.items():

@@ -13,7 +13,7 @@ from typing import Any
 import client_samples as samples
 import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils.client_check import parse_views
-from ansible_collections.devnode.gpu.plugins.module_utils.client_options import TMUX, host_options, local_ports
+from ansible_collections.devnode.gpu.plugins.module_utils.client_options import TMUX, all_options, local_ports
 from ansible_collections.devnode.gpu.plugins.module_utils.client_render import (
     NAMES_PER_BLOCK,
     config,
@@ -99,10 +99,12 @@ def test_aliases_with_another_agent_or_key_never_share_a_connection() -> None:
     ]
     for change in others:
         view = samples.view(hosts=[first, {**first, "aliases": ["two"], **change}], patterns=[])
-        paths = [host_options(host, view, {})["ControlPath"] for host in view.hosts]
+        options = all_options(view, {})
+        paths = [options[id(host)]["ControlPath"] for host in view.hosts]
         assert paths[0] != paths[1], change
     view = samples.view(hosts=[first, {**first, "aliases": ["two"]}], patterns=[])
-    assert len({host_options(host, view, {})["ControlPath"] for host in view.hosts}) == 1
+    options = all_options(view, {})
+    assert len({options[id(host)]["ControlPath"] for host in view.hosts}) == 1
 
 
 def test_no_sharing_and_no_foreign_agent_where_it_cannot_be() -> None:
@@ -259,8 +261,9 @@ def test_sharing_options_changes_nothing_for_any_host(hosts: list[dict[str, Any]
     for host in named:
         host["own_agent"] = host.get("own_agent", False) and "agent" not in host
     view = samples.view(hosts=named, patterns=[], platform=platform, identities_outside_home=True)
+    options = all_options(view, local_ports(view))
     for host in view.entries:
-        meant = host_options(host, view, local_ports(view))
+        meant = options[id(host)]
         assert resolve(config(view), host.aliases[0]) == meant
         if host.tmux:
             assert resolve(config(view), host.tmux_alias) == {**meant, **TMUX}
