@@ -4,14 +4,12 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.devnode.gpu.plugins.module_utils import fileset_guard
 from ansible_collections.devnode.gpu.plugins.plugin_utils.guard_program import PARTS, guard_program
 
 
@@ -44,15 +42,3 @@ def test_the_text_of_a_part_can_be_read_in_it(program: Path) -> None:
 
 def test_it_is_the_same_each_time() -> None:
     assert guard_program() == guard_program()
-
-
-def test_its_parts_need_only_each_other_and_the_standard_library() -> None:
-    names = {part.__name__ for part in PARTS}
-    assert fileset_guard.__name__ in names
-    for part in PARTS:
-        for node in ast.walk(ast.parse(Path(str(part.__file__)).read_text(encoding="utf-8"))):
-            found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                found = [str(node.module)]
-            for name in found:
-                assert name in names or name.split(".")[0] in sys.stdlib_module_names, (part.__name__, name)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import os
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -159,23 +157,6 @@ def test_a_run_without_sessions_only_remembers(tmp_path, capsys):
     assert ssh_sessions.main([str(keys), str(state)]) == 0
     assert capsys.readouterr().out == ""
     assert A in state.read_text()
-
-
-def test_it_runs_on_hosts_by_itself():
-    """Installed as a program: nothing but the standard library."""
-    tree = ast.parse(Path(ssh_sessions.__file__).read_text())
-    imported = {
-        name.split(".")[0]
-        for node in ast.walk(tree)
-        for name in (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
-            else []
-        )
-    }
-    assert imported <= {*sys.stdlib_module_names, "__future__"}
 
 
 def put(found):

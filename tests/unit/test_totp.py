@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import os
-import sys
-from pathlib import Path
 
 import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils import bastion_setup, totp, totp_state
@@ -109,22 +106,6 @@ def test_used_codes_stay_known_until_the_secret_changes(tmp_path):
     wanted.rmdir()
     assert totp_state.bring(str(wanted), str(state)) == ["ada"]
     assert totp_state.main([]) == 2
-
-
-def test_it_runs_on_hosts_by_itself():
-    tree = ast.parse(Path(totp_state.__file__).read_text())
-    imported = {
-        name.split(".")[0]
-        for node in ast.walk(tree)
-        for name in (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
-            else []
-        )
-    }
-    assert imported <= {*sys.stdlib_module_names, "__future__"}
 
 
 def test_kits_of_people_answer_the_question_and_those_of_operators_are_not_asked():
