@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils import client_view, to
 from lab import demo
 from lab.devlab import fleet, hosts, images, keys, needs, networks, people, playbook, scenario, trust
 from lab.devlab.shell import LabError, attempt, run, wait_for
+from lab.nvidia import build
 
 CERT_A = "-----BEGIN CERTIFICATE-----\nQUFB\nQkJC\n-----END CERTIFICATE-----"
 CERT_B = "-----BEGIN CERTIFICATE-----\nQ0ND\n-----END CERTIFICATE-----"
@@ -221,3 +226,12 @@ def test_the_summary_names_the_jupyter_forward(forward: str) -> None:
     assert (
         demo.jupyter_port(f"port 2201\nlocalforward 127.0.0.1:6006 127.0.0.1:6006\nlocalforward {forward}\n") == "24608"
     )
+
+
+@pytest.mark.skipif(not shutil.which("gpg"), reason="the stand-in for NVIDIA's repositories is signed with gpg")
+def test_two_that_need_a_stand_in_at_once_get_one(tmp_path: Path) -> None:
+    argv = [sys.executable, str(Path(build.__file__)), str(tmp_path / "standins" / "nvidia")]
+    both = [subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    assert [(one.communicate(timeout=120)[0], one.returncode) for one in both] == [("", 0), ("", 0)]
+    facts = json.loads((tmp_path / "standins" / "nvidia" / "facts.json").read_text())
+    assert facts["inputs"] == build.inputs_hash()

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import tempfile
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import needs
+from . import locks, needs
 from .paths import CACHE_DIR
 from .shell import LabError, attempt, docker, run, say, step
 
@@ -70,11 +69,7 @@ def ensure(name: str) -> str:
 
 @contextmanager
 def only_one(image: str) -> Iterator[None]:
-    """Two that need the same image at once: one makes it, the other waits."""
-    folder = CACHE_DIR / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / image.replace("/", "_")).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locks.only_one(CACHE_DIR / "locks" / image.replace("/", "_")):
         yield
 
 

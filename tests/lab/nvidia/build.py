@@ -30,6 +30,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))  # run as a program, from wherever
 
+from lab.devlab import locks  # noqa: E402
 from lab.nvidia import driver_packages  # noqa: E402
 from lab.nvidia.debs import Package  # noqa: E402
 
@@ -156,6 +157,11 @@ def inputs_hash() -> str:
 
 
 def build(out: Path) -> None:
+    with locks.only_one(locks.beside(out)):
+        _build(out)
+
+
+def _build(out: Path) -> None:
     marker = out / "facts.json"
     wanted = inputs_hash()
     if marker.exists() and json.loads(marker.read_text()).get("inputs") == wanted:

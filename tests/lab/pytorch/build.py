@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 RECIPE = HERE / "image"
 sys.path.insert(0, str(HERE.parent.parent))
 
-from lab.devlab import engine, images, trust  # noqa: E402
+from lab.devlab import engine, images, locks, trust  # noqa: E402
 from lab.devlab.shell import LabError, docker, run, step  # noqa: E402
 
 REPOSITORY = "devnode-lab/pytorch"
@@ -34,12 +34,13 @@ def build(out: Path) -> dict[str, Any]:
     name = images.content_hash(RECIPE, suite, images.MIRROR, images.SECURITY_MIRROR)
     image = f"{REPOSITORY}:{name}"
     archive = (out / f"pytorch-{name}.tar").resolve()
-    if not archive.exists():
-        if not images.exists(image):
-            with step(f"Image {image} (about 300 MB of Debian packages)"):
-                _build(suite, image)
-        with step(f"Archive {archive.name}"):
-            _save(image, archive)
+    with locks.only_one(locks.beside(out)):
+        if not archive.exists():
+            if not images.exists(image):
+                with step(f"Image {image} (about 300 MB of Debian packages)"):
+                    _build(suite, image)
+            with step(f"Archive {archive.name}"):
+                _save(image, archive)
     # For what is built on top of it on this machine.
     index = trust.index_settings(trust.pip_listing()).get("index-url", "")
     return {"archive": str(archive), "reference": image, "pip_index_url": index}
