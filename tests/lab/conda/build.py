@@ -47,6 +47,10 @@ from typing import Any
 from urllib.parse import quote
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent.parent))  # run as a program, from wherever
+
+from lab.devlab import locks  # noqa: E402
+
 ARCH = os.uname().machine
 DEB_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 SUBDIR = {"x86_64": "linux-64", "aarch64": "linux-aarch64"}
@@ -448,6 +452,11 @@ def input_hash() -> str:
 
 def build(out: Path) -> dict[str, Any]:
     """Make everything in OUT, or find it there already. Returns the facts."""
+    with locks.only_one(locks.beside(out)):
+        return _build(out)
+
+
+def _build(out: Path) -> dict[str, Any]:
     facts_file = out / "facts.json"
     wanted = input_hash()
     if facts_file.is_file():
