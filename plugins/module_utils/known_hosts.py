@@ -88,7 +88,8 @@ def merge(
     """The record with these keys in the scope.
 
     Raises ChangedKeyError where a name is on record with other keys and not in `replace`, or on record in a foreign
-    line. With `prune`, names of the scope that are not in `entries` any more are removed.
+    line. With `prune`, names of the scope that are not in `entries` any more are removed. A host whose key is replaced
+    was made anew, so its workspaces' keys go as well: the next run records them over its verified connection.
     """
     entries = {alias: [_bare(key) for key in keys] for alias, keys in entries.items()}
     changed = [found for alias in sorted(entries) for found in _changed(alias, record, entries[alias])]
@@ -96,7 +97,8 @@ def merge(
     refused = [found for found in changed if found[0] not in replace or found[0] in foreign_names]
     if refused:
         raise ChangedKeyError(refused)
-    kept = [line for line in record.ours if line.alias not in entries and (line.scope != scope or not prune)]
+    gone = {f"workspaces@{found[0]}" for found in changed} | ({scope} if prune else set())
+    kept = [line for line in record.ours if line.alias not in entries and line.scope not in gone]
     new_lines = [Line(alias, key, scope) for alias in entries if alias not in foreign_names for key in entries[alias]]
     return parse(Record(foreign=record.foreign, ours=[*kept, *new_lines]).text())
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple
 
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
+from ansible_collections.devnode.gpu.plugins.module_utils import workspace_host_keys
 from ansible_collections.devnode.gpu.plugins.module_utils.workspace import LABEL, LABEL_SHAPE, Options, Workspace
 
 WANTS_DIR = "/etc/systemd/system/multi-user.target.wants"
@@ -307,7 +308,7 @@ class Keeper:
 
     def _ensure_host_key(self, item: Workspace) -> None:
         """Made here once, so that a new container is the same host to people."""
-        folder = f"{self.options.state_dir}/{item.name}/host_keys"
+        folder = workspace_host_keys.folder(item.name, self.options)
         path = f"{folder}/ssh_host_ed25519_key"
         if os.path.exists(path) or self.check:
             return
@@ -317,6 +318,9 @@ class Keeper:
         if code != 0:
             raise HostError(f"ssh-keygen could not make the host key of workspace {item.name}: {_tail(err or out)}")
         self.result.actions.append(f"make host key of {item.name}")
+        # A container that runs goes on with the key that it has read, until it is told.
+        if os.path.exists(self._note(item)):
+            os.unlink(self._note(item))
 
     # What the running container has read
 
@@ -416,17 +420,3 @@ def answers_ssh(address: str, port: int) -> bool:
             return connection.recv(8).startswith(b"SSH-2.0")
     except OSError:
         return False
-
-
-def host_keys(workspaces: Iterable[Workspace], options: Options) -> Dict[str, List[str]]:
-    """The public host keys of those workspaces that have one already, by alias."""
-    found = {}
-    for item in workspaces:
-        keys = []
-        # With those of a rotation: the next one (.next), or the one before (.old).
-        for path in sorted(glob.glob(f"{options.state_dir}/{item.name}/host_keys/ssh_host_*_key*.pub")):
-            with open(path, encoding="ascii") as source:
-                keys.append(" ".join(source.read().split()[:2]))
-        if keys:
-            found[item.host_key_alias or item.name] = keys
-    return found

@@ -36,6 +36,7 @@ options:
     description:
       - Names that may get another key than the one on record. For all others such a change is an error.
       - A key of a further type, or a new key that comes beside a known one (a rotation), is no such change.
+      - Of a name that gets another key, lines of the scope C(workspaces@NAME) go as well; that host was made anew.
     type: list
     elements: str
     default: []

@@ -128,6 +128,13 @@ host_keys:
   type: dict
   returned: always
   sample: {nlp.gpu-01: ["ssh-ed25519 AAAA..."]}
+certificates:
+  description: >-
+    Paths of the certificates of host keys that are there (M(devnode.gpu.workspace_host_keys)), also those of workspaces
+    that are no longer declared.
+  type: list
+  elements: str
+  returned: always
 web:
   description: >-
     Of JupyterLab over HTTPS, whether there is something of it on this host or to be (C(here)), what people open
@@ -149,7 +156,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace_certificate as certificate
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace_host as host
-from ansible_collections.devnode.gpu.plugins.module_utils import workspace_web
+from ansible_collections.devnode.gpu.plugins.module_utils import workspace_host_keys, workspace_web
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
 from ansible_collections.devnode.gpu.plugins.module_utils.workspace_preflight import Preflight
 
@@ -224,7 +231,8 @@ def run(module: AnsibleModule) -> Dict[str, Any]:
         "actions": result.actions,
         "pending": result.pending,
         "kept": result.kept,
-        "host_keys": host.host_keys(workspaces, options),
+        "host_keys": workspace_host_keys.published(workspaces, options),
+        "certificates": workspace_host_keys.certificates(options),
         "web": {
             "here": here,
             "addresses": {name: workspace_web.address(web) for name, web in webs.items()},

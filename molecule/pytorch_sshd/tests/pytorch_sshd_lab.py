@@ -34,11 +34,15 @@ def known_hosts() -> Path:
     return path
 
 
-def ssh_words(workspace: str, person: str, *options: str, key: str = "") -> list[str]:
+def ssh_words(
+    workspace: str, person: str, *options: str, key: str = "", known: Path | None = None, alias: str = ""
+) -> list[str]:
+    """Somebody's ssh, with the host keys that the role handed over, or with another file."""
     identity = EPHEMERAL / "people" / (key or person)
     return [
         *("ssh", "-F", "none", "-p", str(PORTS[workspace]), "-l", person, "-i", str(identity)),
-        *("-o", f"HostKeyAlias={workspace}.debian13", "-o", f"UserKnownHostsFile={known_hosts()}"),
+        *("-o", f"HostKeyAlias={alias or f'{workspace}.debian13'}"),
+        *("-o", f"UserKnownHostsFile={known or known_hosts()}"),
         *("-o", "GlobalKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=yes", "-o", "IdentitiesOnly=yes"),
         *("-o", "BatchMode=yes", "-o", "ConnectTimeout=10", *options, node_address()),
     ]

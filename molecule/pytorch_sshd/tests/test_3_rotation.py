@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A workspace's host key changes by playbooks/rotate_host_keys.yml: kits know the new key before it is served."""
+"""A workspace's host key changes by playbooks/rotate_host_keys.yml: kits know the new key before it is served.
+
+So does, by its certificate, who knows the authority and no key.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,7 @@ def inventory() -> list[str]:
         "devnode_allowed_networks": ["192.0.2.0/24"],
         "devnode_known_hosts": str(RECORD),
         "devnode_kits_dir": str(KITS),
+        "devnode_host_ca": str(EPHEMERAL / "people" / "host_ca"),
     }
     fleet = {
         "devnode_bastions": {"hosts": {"door": {"devnode_address": "192.0.2.1"}}},
@@ -56,9 +60,8 @@ def keys(path: Any) -> set[str]:
 
 def enters(record: Any = KNOWN) -> bool:
     """A login as the kit says it: strict, with nothing but the kit's keys."""
-    ours = f"UserKnownHostsFile={EPHEMERAL / 'workspace_known_hosts'}"
-    words = [f"UserKnownHostsFile={record}" if word == ours else word for word in ssh_words("nlp", "ada")]
-    return subprocess.run([*words, "true"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60).returncode == 0
+    words = [*ssh_words("nlp", "ada", known=record), "true"]
+    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=60).returncode == 0
 
 
 def test_published_to_kits_then_served_then_the_old_one_goes(host: Any, inventory: list[str]) -> None:
@@ -70,16 +73,21 @@ def test_published_to_kits_then_served_then_the_old_one_goes(host: Any, inventor
     assert keys(RECORD) == keys(KNOWN) > {before}
     (after,) = keys(KNOWN) - {before}
     stale = EPHEMERAL / "stale_known_hosts"
-    stale.write_text("".join(line for line in KNOWN.read_text().splitlines(keepends=True) if after not in line))
+    lines = KNOWN.read_text().splitlines(keepends=True)
+    stale.write_text("".join(line for line in lines if after not in line and not line.startswith("@")))
     assert enters()
     assert enters(stale)
+    # Who knows the authority alone notices nothing at all: the next key was signed before it was served.
+    signed = EPHEMERAL / "signed_known_hosts"
+    signed.write_text(f"@cert-authority {ALIAS} {(EPHEMERAL / 'people' / 'host_ca.pub').read_text()}")
+    assert enters(signed)
 
     tried: list[bool] = []
     over = threading.Event()
 
     def log_in_again_and_again() -> None:
         while not over.is_set():
-            tried.append(enters())
+            tried.extend((enters(), enters(signed)))
 
     with session("nlp", "ada", "sleep 304") as ada:
         wait_until("ada is in", lambda: host.run("docker top devnode-nlp | grep -q 'sleep 304'").rc == 0, 30)
@@ -91,11 +99,14 @@ def test_published_to_kits_then_served_then_the_old_one_goes(host: Any, inventor
             over.set()
             logins.join()
         assert ada.poll() is None
-    assert (all(tried), len(tried) > 3) == (True, True)
+    assert (all(tried), len(tried) > 7) == (True, True)
     assert host.check_output(served) == after
     assert keys(KNOWN) == {before, after}
-    assert not enters(stale)  # who never installed the kit
+    assert not enters(stale)  # who never installed the kit, and knows no authority
 
     rotate(inventory, "drop")
     assert keys(RECORD) == keys(KNOWN) == {after}
     assert enters()
+    assert enters(signed)
+    names = host.check_output("ls /var/lib/devnode/workspaces/nlp/host_keys").split()
+    assert [name for name in names if name.endswith("-cert.pub")] == ["ssh_host_ed25519_key-cert.pub"]

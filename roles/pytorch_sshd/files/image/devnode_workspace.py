@@ -12,6 +12,7 @@ The file is /etc/devnode/workspace/workspace.json, mounted from the node. It hol
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import pwd
@@ -314,7 +315,7 @@ def sshd_config(
     lines = [
         "# Written by devnode-workspace from /etc/devnode/workspace/workspace.json.",
         f"Port {PORT}",
-        *(f"HostKey {path}" for path in sorted(HOST_KEYS.glob("ssh_host_*_key"))),
+        *host_keys(HOST_KEYS),
         "PidFile none",
         "LogLevel VERBOSE",
         "# Keys only, and they lie where only root writes.",
@@ -350,6 +351,23 @@ def sshd_config(
         "Subsystem sftp /usr/lib/openssh/sftp-server",
     ]
     return "\n".join([*lines, sshd_setenv(variables)])
+
+
+def host_keys(folder: Path) -> list[str]:
+    """The keys, and all certificates: sshd serves the one that fits its key, also when a rotation has changed that.
+
+    What they are stands behind each, so that another key or certificate is another configuration, which sshd reads.
+    """
+    lines = []
+    for option, pattern, suffix in (
+        ("HostKey", "ssh_host_*_key", ".pub"),
+        ("HostCertificate", "ssh_host_*-cert.pub", ""),
+    ):
+        for path in sorted(folder.glob(pattern)):
+            public = path.with_name(f"{path.name}{suffix}")
+            data = public.read_bytes() if public.exists() else b""
+            lines += [f"{option} {path}", f"# sha256 {hashlib.sha256(data).hexdigest()}"]
+    return lines
 
 
 def _penalties(exempt: list[str], version: tuple[int, int]) -> list[str]:
