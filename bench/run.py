@@ -13,13 +13,13 @@ from typing import Any
 
 from lab.devlab.shell import LabError
 
-from bench import ROOT, chart, copying, gpu_roles, healing, latency, measure, rendering, runs, workspaces
+from bench import ROOT, chart, copying, gpu_roles, healing, latency, measure, rendering, runs, site_runs, workspaces
 from bench.measure import BenchError
 from bench.two_hosts import two_hosts
 
 RESULTS = ROOT / "bench" / "results"
 CHART = ROOT / "docs" / "latency.svg"
-PARTS = ("render", "runs", "gpu", "workspaces", "latency", "copy", "heal")
+PARTS = ("render", "runs", "site", "gpu", "workspaces", "latency", "copy", "heal")
 
 
 def say(words: str) -> None:
@@ -53,6 +53,11 @@ def main() -> int:
             say("==> Runs without a change")
             result = runs.run(min(args.rounds, 3), say)
             keep("runs", result)
+            say(f"\n{runs.text(result)}\n")
+        if "site" in wanted:
+            say("==> site.yml without a change (the lab must be up; 20 nodes take about half an hour)")
+            result = site_runs.run(min(args.rounds, 3), say)
+            keep("site", result)
             say(f"\n{runs.text(result)}\n")
         if "gpu" in wanted:
             say("==> The three roles of a GPU host (about two minutes until they are set up)")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a run costs that changes nothing: a bastion's roles on 1, 5 and 20 hosts, and site.yml on the lab of the demo.
+"""What a run of a bastion's roles costs that changes nothing, on 1, 5 and 20 hosts.
 
 Beside each stands its floor: the same number of tasks that do nothing, on the same hosts. Tasks are the price of a run.
 """
@@ -21,7 +21,6 @@ from typing import Any
 
 import yaml
 from lab.devlab import engine, hosts, keys, needs, scenario
-from lab.devlab.paths import LAB_DIR
 
 from bench import ROOT
 from bench.measure import BenchError, table
@@ -30,8 +29,9 @@ SIZES = (1, 5, 20)
 RECAP = re.compile(
     r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)\s+skipped=(\d+)", re.MULTILINE
 )
-# The plays of site.yml, and which host of the lab tells how many tasks one has.
-PLAYS = (("devnode_bastions", "bastion"), ("devnode_nodes", "gpu-01"), ("localhost", "localhost"), ("client", "client"))
+# systemd takes about six of these for each host, and a machine's usual 128 are used up by twenty.
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+INSTANCES = 1024
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,25 @@ def empty(count: int) -> list[dict[str, Any]]:
 
 
 @contextmanager
+def room_for_hosts() -> Iterator[None]:
+    """For as long as many hosts run here, let them watch files; afterwards this machine's limit is what it was."""
+    before = INOTIFY.read_text()
+    if int(before) >= INSTANCES:
+        yield
+        return
+    try:
+        INOTIFY.write_text(f"{INSTANCES}\n")
+    except OSError as error:
+        raise BenchError(
+            f"{INOTIFY} is {before.strip()}, too few for 20 hosts; set it to {INSTANCES}: {error}"
+        ) from None
+    try:
+        yield
+    finally:
+        INOTIFY.write_text(before)
+
+
+@contextmanager
 def many_hosts(count: int) -> Iterator[tuple[Path, str]]:
     """That many hosts of Debian 13, with an inventory; and the network that they and this machine are in."""
     needs.ensure(needs.CLIENT, "the bench uses ssh")
@@ -118,7 +137,7 @@ def many_hosts(count: int) -> Iterator[tuple[Path, str]]:
 
 def of_roles(sizes: Sequence[int], rounds: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
     rows = []
-    with many_hosts(max(sizes)) as (folder, network):
+    with room_for_hosts(), many_hosts(max(sizes)) as (folder, network):
         key = (folder / "ada.pub").read_text().strip()
 
         def write(name: str, plays: list[dict[str, Any]]) -> list[str]:
@@ -139,23 +158,6 @@ def of_roles(sizes: Sequence[int], rounds: int, say: Callable[[str], None]) -> l
     return rows
 
 
-def of_site(rounds: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """The lab of `make demo`, if it is up."""
-    if not (LAB_DIR / "facts.yml").exists():
-        say("    site.yml: not measured, because the lab is not up (make demo)")
-        return []
-    words = ["-i", str(ROOT / "inventory" / "lab")]
-    lab = {"DEVNODE_LAB_DIR": str(LAB_DIR)}
-    whole = unchanged([*words, str(ROOT / "site.yml")], rounds, **lab)
-    with tempfile.NamedTemporaryFile("w", suffix=".yml") as book:
-        yaml.safe_dump([play(where, tasks=empty(whole.results[host])) for where, host in PLAYS], book)
-        book.flush()
-        floor = unchanged([*words, book.name], rounds, **lab)
-    say(f"    site.yml: {whole.seconds:.1f} s, floor {floor.seconds:.1f} s")
-    counts = ", ".join(f"{host} {count}" for host, count in sorted(whole.results.items()))
-    return [{**row("site.yml on the lab: a bastion, two nodes, a client", whole, floor), "results_by_host": counts}]
-
-
 def row(what: str, whole: Run, floor: Run) -> dict[str, Any]:
     ratio = round(whole.seconds / floor.seconds, 2)
     return {
@@ -165,9 +167,7 @@ def row(what: str, whole: Run, floor: Run) -> dict[str, Any]:
 
 
 def run(rounds: int, say: Callable[[str], None], sizes: Sequence[int] = SIZES) -> dict[str, Any]:
-    # First, so that the hosts of the other part do not share the machine with it.
-    site = of_site(rounds, say)
-    return {"rounds": rounds, "rows": [*of_roles(sizes, rounds, say), *site]}
+    return {"rounds": rounds, "rows": of_roles(sizes, rounds, say)}
 
 
 def text(result: dict[str, Any]) -> str:

@@ -60,8 +60,7 @@ def host_up(args: argparse.Namespace) -> None:
 
 def host_down(args: argparse.Namespace) -> None:
     folder = host_folder(args.name)
-    if hosts.exists(args.name):
-        hosts.end_masters([hosts.address(args.name)])
+    hosts.leave(args.name)
     hosts.down(args.name)
     networks.remove(f"{args.name}-net")
     shutil.rmtree(folder, ignore_errors=True)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -38,6 +38,15 @@ MACHINES = (
     Machine("gpu-02", "debian13", (("private", "10.203.20.12"),), gpus=True),
     Machine(CLIENT, "debian13", (("public", "10.203.10.20"),)),
 )
+
+
+def more_nodes(count: int) -> tuple[Machine, ...]:
+    """GPU nodes beside the demo's own, for measurements."""
+    first = 1 + sum(machine.gpus for machine in MACHINES)
+    return tuple(
+        Machine(f"gpu-{number:02}", "debian13", (("private", f"10.203.20.{100 + number}"),), gpus=True)
+        for number in range(first, first + count)
+    )
 
 
 def container(name: str) -> str:
@@ -98,6 +107,22 @@ def up(facts: dict[str, dict[str, Any]]) -> None:
     write_facts(facts, digest)
 
 
+def grow(machines: Sequence[Machine]) -> None:
+    """More hosts in a lab that is up."""
+    identity = lab_id()
+    specs = [labelled(_resolved(machine), identity) for machine in machines]
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        made = list(pool.map(lambda pair: _ensure(pair[0], pair[1].gpus), zip(specs, machines, strict=True)))
+    write_access([machine.name for machine, new in zip(machines, made, strict=True) if new], (*MACHINES, *machines))
+
+
+def shrink(machines: Sequence[Machine]) -> None:
+    hosts.end_masters(machine.addresses[0][1] for machine in machines)
+    for machine in machines:
+        hosts.down(container(machine.name))
+    write_access([machine.name for machine in machines])
+
+
 def _resolved(machine: Machine) -> hosts.HostSpec:
     plain = spec(machine)
     return plain if plain.image else replace(plain, image=images.ensure(plain.os))
@@ -139,10 +164,10 @@ def refuse_another_checkout() -> None:
             )
 
 
-def write_access(recreated: Iterable[str]) -> None:
+def write_access(recreated: Iterable[str], machines: Sequence[Machine] = MACHINES) -> None:
     """known_hosts, ssh_config and the git server's key, as an admin would have them before the first run."""
     targets = []
-    for machine in MACHINES:
+    for machine in machines:
         jump = BASTION if machine.gpus else ""
         target = keys.Target(machine.name, machine.addresses[0][1], keys.read_host_key(container(machine.name)), jump)
         targets.append(target)

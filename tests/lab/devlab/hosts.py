@@ -103,11 +103,16 @@ def exists(container: str) -> bool:
     return attempt(["docker", "container", "inspect", container]).returncode == 0
 
 
-def address(container: str, network: str = "") -> str:
-    """The first address, or the one in a network."""
+def addresses(container: str, network: str = "") -> list[str]:
+    """All, or those in a network. A host that has stopped has none."""
     template = "{{range $name, $net := .NetworkSettings.Networks}}{{$name}} {{$net.IPAddress}}\n{{end}}"
     pairs = [line.split() for line in docker("inspect", "--format", template, container).splitlines() if line.strip()]
-    found = [pair[1] for pair in pairs if len(pair) == 2 and network in ("", pair[0])]
+    return [pair[1] for pair in pairs if len(pair) == 2 and network in ("", pair[0])]
+
+
+def address(container: str, network: str = "") -> str:
+    """The first address, or the one in a network."""
+    found = addresses(container, network)
     if not found:
         raise LabError(f"{container} has no address" + (f" in network {network}" if network else ""))
     return found[0]
@@ -171,6 +176,12 @@ def end_masters(addresses: Iterable[str]) -> None:
     socket_path = Path("~/.ansible/cp/%C").expanduser()
     for ip in addresses:
         attempt(["ssh", "-F", "none", "-l", keys.AUTOMATION, "-S", socket_path, "-O", "exit", ip], timeout=5)
+
+
+def leave(container: str) -> None:
+    """Before a host goes away, if it is there."""
+    if exists(container):
+        end_masters(addresses(container))
 
 
 def target(container: str, name: str, network: str = "") -> keys.Target:

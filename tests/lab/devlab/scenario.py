@@ -103,8 +103,7 @@ def create(scenario: Scenario) -> None:
 def destroy(scenario: Scenario) -> None:
     for platform in scenario.platforms:
         name = scenario.container(platform["name"])
-        if hosts.exists(name):
-            hosts.end_masters([hosts.address(name)])
+        hosts.leave(name)
         hosts.down(name)
     for name in network_names(scenario).values():
         networks.remove(name)
