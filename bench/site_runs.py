@@ -18,6 +18,7 @@ from lab.devlab import fleet
 from lab.devlab.paths import LAB_DIR
 
 from bench import ROOT, runs
+from bench.measure import BenchError
 
 SIZES = (1, 2, 5, 20)
 OWN_NODES = sum(machine.gpus for machine in fleet.MACHINES)
@@ -75,7 +76,7 @@ def measured(words: Words, nodes: int, rounds: int) -> dict[str, Any]:
 
 def run(rounds: int, say: Callable[[str], None], sizes: Sequence[int] = SIZES) -> dict[str, Any]:
     if not (LAB_DIR / "facts.yml").exists():
-        raise runs.BenchError("the lab is not up: make demo")
+        raise BenchError("the lab is not up: make demo")
     rows = []
 
     def take(words: Words, size: int) -> None:

@@ -2,15 +2,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Lint, sanity, units and one scenario on the oldest and the newest ansible-core that the collection says it runs on.
 
-Each core gets a venv of its own in .cache/cores: the locked requirements, with another ansible-core. The newest needs a
-newer Python than the rest of the checks: one is looked for, also where pyenv keeps them; PYTHON_NEW names one.
+Each core gets a venv of its own in .cache/cores: the locked requirements, with another ansible-core. Where this Python
+is too old for a core, its checks run in a container of the lab's Debian 13, with this machine's engine and network.
 A deprecation is an error: what is one today is gone from the core after next.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -18,12 +18,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from lab.devlab import engine, hosts, images, trust  # noqa: E402
+from lab.devlab.shell import LabError, docker  # noqa: E402
+
 PLACE = ROOT / ".cache" / "cores"
 OUTPUT = ROOT / "tests" / "output"
 TAIL_LINES = 40
 REQUIREMENTS = ROOT / ".config" / "requirements.txt"
 # A role with modules, actions and filters of ours on both releases, in two minutes.
 SCENARIO = "host_firewall"
+SOCKET = Path("/var/run/docker.sock")
+# What a checkout needs on Debian, and the engine's client, by which the scenario's hosts are made.
+INSTALL = """set -e
+apt-get update -q
+apt-get install -q -y --no-install-recommends python3-venv git openssh-client docker-cli gpg >/dev/null
+git config --global --add safe.directory '*'
+"""
+PASSED_ON = ("ENGINE", "DEVNODE_PREFIX", "DEVNODE_DEBIAN_MIRROR", "DEVNODE_DEBIAN_SECURITY_MIRROR")
 DEPRECATED = ("DEPRECATION", "does not support Ansible")
 
 
@@ -39,27 +52,17 @@ class Core:
 CORES = (Core("2.19.5", (3, 11), (3, 13)), Core("2.21.5", (3, 12), (3, 14)))
 
 
-def python_for(core: Core) -> str:
-    """A Python that this core runs on and that can make a venv; "" when there is none here."""
-    minors = range(core.oldest_python[1], core.newest_python[1] + 1)
-    named = [os.environ.get("PYTHON_NEW", ""), sys.executable, *(f"python3.{minor}" for minor in minors)]
-    kept = sorted(str(path) for path in Path.home().glob(".pyenv/versions/3.*/bin/python3"))
-    for name in [one for one in (*named, *kept) if one]:
-        path = shutil.which(name)
-        look = "import ensurepip, sys; print(sys.version_info[0], sys.version_info[1])"
-        done = subprocess.run([path or "false", "-c", look], capture_output=True, text=True, check=False)
-        if path and done.returncode == 0:
-            found = tuple(int(word) for word in done.stdout.split())
-            if core.oldest_python <= found <= core.newest_python:
-                return path
-    return ""
+def suits(core: Core) -> bool:
+    """Whether this Python is one that the core runs on."""
+    return core.oldest_python <= sys.version_info[:2] <= core.newest_python
 
 
-def venv_for(core: Core, python: str) -> Path:
+def venv_for(core: Core) -> Path:
     """Made once; other requirements or another Python make it anew."""
     folder = PLACE / core.version
     mark = folder / "made-of"
-    wanted = f"{python}\n{REQUIREMENTS.read_text()}"
+    python = sys.executable
+    wanted = f"{python} {sys.version}\n{REQUIREMENTS.read_text()}"
     if not mark.exists() or mark.read_text() != wanted:
         subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
         pip: list[str | Path] = [
@@ -119,19 +122,47 @@ def check(core: Core, bin_: Path) -> int:
     return failed
 
 
+def in_container(core: Core) -> int:
+    """The same command in Debian 13, whose Python is newer."""
+    engine.ensure()
+    name = f"{os.environ.get('DEVNODE_PREFIX', 'devnode')}-core-{core.version}"
+    same = [word for path in (ROOT, Path("/tmp"), SOCKET) for word in ("--volume", f"{path}:{path}")]  # noqa: S108
+    hosts.down(name)
+    try:
+        docker(
+            *("run", "--detach", "--name", name, "--label", "devnode.lab=1", "--network", "host", *same),
+            *("--entrypoint", "sleep", images.ensure("debian13"), "infinity"),
+        )
+        trust.give(name)
+        docker("exec", "--env", "DEBIAN_FRONTEND=noninteractive", name, "sh", "-c", INSTALL)
+        settings = {one: os.environ[one] for one in PASSED_ON if one in os.environ}
+        words = [word for one in settings for word in ("--env", one)]
+        inside = ["docker", "exec", "--workdir", str(ROOT), *words, name, "python3", __file__, "--core", core.version]
+        return subprocess.run(inside, check=False).returncode
+    finally:
+        hosts.down(name)
+
+
 def main() -> int:
-    failed = 0
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--core", choices=[core.version for core in CORES], help="only this one, and on this Python")
+    only = parser.parse_args().core
     OUTPUT.mkdir(parents=True, exist_ok=True)
+    failed = 0
     for core in CORES:
-        python = python_for(core)
-        needed = ".".join(map(str, core.oldest_python))
-        if not python:
-            print(f"skipped: ansible-core {core.version} needs Python {needed} or newer; none is here (see PYTHON_NEW)")
+        if only not in (None, core.version):
             continue
-        print(f"==> ansible-core {core.version} on {python}", flush=True)
-        failed += check(core, venv_for(core, python))
+        if only or suits(core):
+            print(f"==> ansible-core {core.version} on Python {sys.version.split()[0]}", flush=True)
+            failed += check(core, venv_for(core))
+        else:
+            failed += in_container(core)
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except LabError as exc:
+        print(f"cores: {exc}", file=sys.stderr)
+        sys.exit(1)

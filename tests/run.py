@@ -30,6 +30,7 @@ GITLAB = "docs/ci/gitlab-fleet.yml"
 PYTHON = ("plugins", "tests", "molecule", "bench", "roles")
 PROGRAMS = ("run", "role_docs", "docs_site", "cores")
 TAIL_LINES = 60
+DEPRECATED = "[DEPRECATION"
 # The whole lab last: it is the dearest, and the role scenarios say more precisely what broke.
 LAST_SCENARIO = "site"
 # Too dear for the gate, and what they ask does not break by itself.
@@ -140,6 +141,9 @@ def run(step: Step) -> Count:
         status = subprocess.run(step.argv, cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT).returncode
     seconds = time.monotonic() - started
     count = _junit_count(report) if step.junit else Count()
+    # What is only deprecated today is refused one day, in every run of everybody's.
+    deprecated = [line for line in log.read_text(errors="replace").splitlines() if DEPRECATED in line]
+    status = status or len(deprecated)
     # The command itself counts as one check: a scenario that dies before its tests has failed.
     if status == 0:
         count.passed += 1
@@ -151,7 +155,7 @@ def run(step: Step) -> Count:
     print(f"  {line}", flush=True)
     if status != 0:
         lines = log.read_text(errors="replace").splitlines()
-        print("\n".join(f"      | {line}" for line in lines[-TAIL_LINES:]))
+        print("\n".join(f"      | {line}" for line in [*lines[-TAIL_LINES:], *deprecated[:5]]))
         print(f"      whole output: {log.relative_to(ROOT)}", flush=True)
     return count
 

@@ -25,6 +25,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         super().run(tmp, task_vars)
         _checks, args = self.validate_argument_spec(
             argument_spec={
+                "families": {
+                    "type": "list",
+                    "elements": "str",
+                    "default": list(preflight.FAMILIES),
+                    "choices": list(preflight.FAMILIES),
+                },
                 "gather_subset": {"type": "list", "elements": "str", "default": []},
                 "skip": {"type": "list", "elements": "str", "default": [], "choices": list(preflight.CHECKS)},
                 "wait": {"type": "int", "default": 300},
@@ -47,7 +53,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     "runs commands. Look what it answers: ssh HOST true. Or connect with another one (ansible_user)."
                 ],
             )
-        found = preflight.problems(seen, (started + time.time()) / 2, self._become(), tuple(args["skip"]))
+        found = preflight.problems(
+            seen, (started + time.time()) / 2, self._become(), tuple(args["skip"]), args["families"]
+        )
         fresh = "known" not in seen.facts
         result: dict[str, Any] = {"changed": False, "fresh": fresh}
         if fresh and not found:

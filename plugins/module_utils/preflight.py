@@ -8,7 +8,7 @@ The probe needs no Python on the host and no root, so that a host without them g
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 CHECKS = ("distribution", "systemd", "python", "sudo", "clock", "disk", "lock", "sources")
 HEADER = "devnode-preflight"
@@ -23,6 +23,7 @@ DISTRIBUTIONS = {
     "almalinux": ("9",),
     "centos": ("9",),
 }
+FAMILIES = {"debian": ("debian", "ubuntu"), "redhat": ("rhel", "rocky", "almalinux", "centos")}
 # apt refuses lists "from the future", TLS certificates "not yet valid": five minutes is what Kerberos allows as well.
 CLOCK_SECONDS = 300
 # Package lists and packages of a bastion take about 400 MB. Images have a limit of their own (pytorch_sshd_min_free).
@@ -95,10 +96,12 @@ def _available(line: str) -> Optional[int]:
     return numbers[2] if len(numbers) == 3 and numbers[0] else None
 
 
-def problems(seen: Seen, now: float, become: str, skip: Tuple[str, ...] = ()) -> List[str]:
+def problems(
+    seen: Seen, now: float, become: str, skip: Tuple[str, ...] = (), families: Sequence[str] = tuple(FAMILIES)
+) -> List[str]:
     """Everything that is wrong, each with why it matters and what to do. `become`: "sudo" when it must not ask."""
     found = {
-        "distribution": _distribution(seen),
+        "distribution": _distribution(seen, families),
         "systemd": "" if "systemd" in seen.facts else _NO_SYSTEMD,
         "python": _python(seen),
         "sudo": _sudo(seen) if become == "sudo" else "",
@@ -114,17 +117,17 @@ _NO_SYSTEMD = (
 )
 
 
-def _distribution(seen: Seen) -> str:
+def _distribution(seen: Seen, families: Sequence[str]) -> str:
     name, version = seen.get("os"), seen.get("os", 1)
-    versions = DISTRIBUTIONS.get(name)
-    major = version if name in ("ubuntu", "debian") else version.split(".")[0]
-    if versions is not None and major in versions:
+    known = {one: those for one, those in DISTRIBUTIONS.items() if any(one in FAMILIES[each] for each in families)}
+    major = version if name in FAMILIES["debian"] else version.split(".")[0]
+    if major in known.get(name, ()):
         return ""
     shown = f"{name} {version}".strip() or "unknown (there is no /etc/os-release)"
-    known = "; ".join(f"{one} {', '.join(those)}" for one, those in DISTRIBUTIONS.items())
+    listed = "; ".join(f"{one} {', '.join(those)}" for one, those in known.items())
     return (
-        f'"{shown}" is not a distribution that this collection knows, and packages, paths and defaults differ. '
-        f"Known: {known}. Install one of these."
+        f'"{shown}" is not a distribution that this collection knows for such a host, and packages, paths and defaults '
+        f"differ. Known: {listed}. Install one of these."
     )
 
 

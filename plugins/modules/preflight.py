@@ -16,6 +16,14 @@ description:
     package sources.
   - Returns facts like M(ansible.builtin.setup), so that it takes the place of a play's C(gather_facts).
 options:
+  families:
+    description:
+      - The distributions that will do. V(debian) is Debian and Ubuntu, V(redhat) is RHEL and its relatives.
+      - A GPU node needs V(debian), because its container engine is installed by apt.
+    type: list
+    elements: str
+    choices: [debian, redhat]
+    default: [debian, redhat]
   gather_subset:
     description: Facts to return, as for M(ansible.builtin.setup). None when empty.
     type: list
@@ -182,6 +190,12 @@ def main() -> None:
     """The part that needs Python and root. The action plugin has looked at the rest, and calls this on fresh hosts."""
     module = AnsibleModule(
         argument_spec={
+            "families": {
+                "type": "list",
+                "elements": "str",
+                "default": ["debian", "redhat"],
+                "choices": ["debian", "redhat"],
+            },
             "gather_subset": {"type": "list", "elements": "str", "default": []},
             "skip": {"type": "list", "elements": "str", "default": [], "choices": list(preflight.CHECKS)},
             "wait": {"type": "int", "default": 300},

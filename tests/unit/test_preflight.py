@@ -33,9 +33,9 @@ PLACES = tuple(preflight.DISK_KIB)
 ROOMY = tuple((place, 9_000_000, None if place == "/var" else 500_000) for place in PLACES)
 
 
-def found(disks=ROOMY, become="sudo", skip=(), without=(), **changed):
+def found(disks=ROOMY, become="sudo", skip=(), without=(), families=tuple(preflight.FAMILIES), **changed):
     facts = {name: value for name, value in {**GOOD, **changed}.items() if name not in without}
-    return preflight.problems(Seen(facts, disks), NOW, become, skip)
+    return preflight.problems(Seen(facts, disks), NOW, become, skip, families)
 
 
 def test_a_cloud_image_is_fine():
@@ -92,6 +92,17 @@ def test_sudo_is_no_matter_for_root_or_with_a_password():
 @pytest.mark.parametrize("version", ["9.6", "9"])
 def test_minor_releases_of_el(version):
     assert found(os=["rocky", version]) == []
+
+
+def test_a_node_is_of_the_family_whose_packages_it_gets():
+    node = ("debian",)
+    (problem,) = found(os=["rocky", "9.6"], families=node)
+    assert problem.startswith(
+        'distribution: "rocky 9.6" is not a distribution that this collection knows for such a host'
+    )
+    assert "Known: debian 12, 13; ubuntu 22.04, 24.04. Install" in problem
+    assert found(os=["ubuntu", "24.04"], families=node) == []
+    assert sorted(one for those in preflight.FAMILIES.values() for one in those) == sorted(preflight.DISTRIBUTIONS)
 
 
 # --- the probe itself, run by sh ----------------------------------------------------------------------------
