@@ -21,14 +21,15 @@ from lab_site import LAB, ROOT, inside
 
 VARIABLES = ROOT / "inventory" / "lab" / "group_vars"
 PERSON, UID, WORKSPACE, PORT, ENVIRONMENT = "lin", 2040, "speech", 2240, "for-lin"
+ENVIRONMENTS = "/opt/miniconda/envs"
 COUNTS = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", re.MULTILINE)
 # Names and contents; what says when it was written (manifests, backups, logs) is no trace of a person.
 LOOK = f"""
 getent passwd; getent group
 find /etc -xdev -type f ! -name '*-' ! -name ld.so.cache -exec sha256sum {{}} + | sort -k2
 nft --stateless list table inet devnode
-ls /var/lib/devnode/workspaces /opt/miniconda3/envs 2>/dev/null || true
 if command -v docker >/dev/null; then
+  ls /var/lib/devnode/workspaces {ENVIRONMENTS}
   docker ps -a --format '{{{{.Names}}}} {{{{.Image}}}}' | sort; docker volume ls -q | sort
   docker network ls --format '{{{{.Name}}}}' | sort
 fi
@@ -76,7 +77,8 @@ def newcomer(tmp_path: Path) -> Iterator[dict[str, Any]]:
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", PERSON, "-f", key], check=True)
     sockets = Path((LAB / "sockets").read_text().strip())
-    client = {"base_dir": str(tmp_path / "kit"), "control_dir": str(sockets), "identity_files": [str(key)]}
+    identities = {f"{where}_identity_files": [str(key)] for where in ("bastion", "workspace")}
+    client = {"base_dir": str(tmp_path / "kit"), "control_dir": str(sockets), **identities}
     person = {"name": PERSON, "uid": UID, "keys": [key.with_suffix(".pub").read_text().strip()], "client": client}
     workspace = {"name": WORKSPACE, "node": "gpu-02", "owner": PERSON, "port": PORT, "shm_size": "64m"}
     environment = {"name": ENVIRONMENT, "packages": ["labplot"]}
@@ -96,7 +98,7 @@ def test_who_comes_can_work_and_who_goes_leaves_nothing(lab: None, tmp_path: Pat
     inside_it = ["ssh", "-F", config, "-o", "BatchMode=yes", WORKSPACE, "id -un; hostname"]
     done = subprocess.run(inside_it, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == [PERSON, WORKSPACE], done.stderr
-    assert inside("gpu-01", f"/opt/miniconda3/envs/{ENVIRONMENT}/bin/python --version").rc == 0
+    assert inside("gpu-01", f"{ENVIRONMENTS}/{ENVIRONMENT}/bin/python --version").rc == 0
     assert f"{WORKSPACE}.gpu-02" in traces()["record"]
 
     # They are logged in while they go.
