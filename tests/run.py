@@ -168,6 +168,11 @@ def run_all(steps: Sequence[Step], jobs: int = 1) -> Count:
     return total
 
 
+def side_by_side() -> int:
+    """Two scenarios at once where there are cores for it: a scenario often waits for its hosts."""
+    return 2 if (os.cpu_count() or 1) > 1 else 1
+
+
 def molecule_all(names: Sequence[str]) -> Count:
     """Molecule needs a container engine; without one the scenarios are skipped only when that was asked for."""
     if os.environ.get("ENGINE") == "none":
@@ -180,7 +185,7 @@ def molecule_all(names: Sequence[str]) -> Count:
         return total
     total.add(run(Step("images", (sys.executable, "tests/lab/lab.py", "images"))))
     roles = [molecule_step(n) for n in names if n != LAST_SCENARIO]
-    total.add(run_all(roles, jobs=int(os.environ.get("MOLECULE_JOBS", "1"))))
+    total.add(run_all(roles, jobs=int(os.environ.get("MOLECULE_JOBS") or side_by_side())))
     total.add(run_all([molecule_step(n) for n in names if n == LAST_SCENARIO]))
     return total
 
