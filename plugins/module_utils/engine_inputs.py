@@ -43,13 +43,14 @@ TOOLKIT_PACKAGES = (
     "libnvidia-container-tools",
     "libnvidia-container1",
 )
+APT_DISTRIBUTIONS = ("Debian", "Ubuntu")
 # The distribution's packages: the client is one of its own since Debian 13.
 DISTRO_PACKAGES = {"Debian-13": ("docker.io", "docker-cli")}
 
 
 def engine_plan(inputs: Mapping[str, Any], distribution: str, major: str) -> Dict[str, Any]:
     """docker_engine: packages, the daemon's settings, registry certificates, and every error in the inputs."""
-    errors = _engine_errors(inputs)
+    errors = _distribution_errors(inputs["source"], distribution) + _engine_errors(inputs)
     if errors:
         return {"errors": errors}
     settings = merged(
@@ -85,6 +86,15 @@ def _engine_packages(inputs: Mapping[str, Any], distribution: str, major: str) -
     engine = f"=5:{inputs['version']}-*"
     containerd = f"={inputs['containerd_version']}-*" if inputs["containerd_version"] else ""
     return [f"docker-ce{engine}", f"docker-ce-cli{engine}", f"containerd.io{containerd}", "docker-buildx-plugin"]
+
+
+def _distribution_errors(source: str, distribution: str) -> List[str]:
+    if source == "existing" or distribution in APT_DISTRIBUTIONS:
+        return []
+    return [
+        f'docker_engine_source: "{source}" installs an engine by apt, and this host is {distribution or "unknown"}. '
+        f'Allowed with it: {", ".join(APT_DISTRIBUTIONS)}. Elsewhere install an engine yourself and say "existing".'
+    ]
 
 
 def _ulimits(limits: Mapping[str, Mapping[str, int]]) -> Dict[str, Any]:

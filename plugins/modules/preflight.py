@@ -19,7 +19,7 @@ options:
   families:
     description:
       - The distributions that will do. V(debian) is Debian and Ubuntu, V(redhat) is RHEL and its relatives.
-      - A GPU node needs V(debian), because its container engine is installed by apt.
+      - C(site.yml) asks for V(debian) on GPU nodes, where it installs the container engine by apt.
     type: list
     elements: str
     choices: [debian, redhat]

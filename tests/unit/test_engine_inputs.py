@@ -82,6 +82,15 @@ def test_the_engines_packages(source: str, distribution: str, major: str, packag
     assert ei.engine_plan(engine(source=source), distribution, major)["packages"] == packages
 
 
+@pytest.mark.parametrize("distribution", ["Rocky", "RedHat", ""])
+@pytest.mark.parametrize("source", ["distro", "docker"])
+def test_an_engine_that_apt_installs_is_refused_elsewhere(source, distribution):
+    (error,) = ei.engine_plan(engine(source=source, version="28.5.2"), distribution, "9")["errors"]
+    assert error.startswith(f'docker_engine_source: "{source}" installs an engine by apt, and this host is ')
+    assert 'say "existing"' in error
+    assert ei.engine_plan(engine(source="existing"), distribution, "9")["errors"] == []
+
+
 def test_registry_certificates_become_files() -> None:
     plan = ei.engine_plan(engine(registry_cas=[{"registry": "r.example.com:5000", "ca": PEM}]), "Debian", "13")
     assert plan["files"] == [{"path": "/etc/docker/certs.d/r.example.com:5000/ca.crt", "content": PEM + "\n"}]
