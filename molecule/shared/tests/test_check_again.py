@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -44,10 +45,10 @@ def test_check_mode_on_the_finished_host_changes_nothing() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert recap, done.stdout
     assert all(counts == ["0", "0", "0"] for _, _, *counts, _ in recap), done.stdout
-    # Tasks are the price of a run, so a scenario may say how many results a host may have (results.yml).
+    # Tasks are the price of a run, so a scenario may say how many results a host may have (results.json).
     results = {host: int(ok) + int(skipped) for host, ok, *_, skipped in recap}
-    limits = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"], "results.yml")
-    allowed = yaml.safe_load(limits.read_text()) if limits.exists() else {}
+    limits = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"], "results.json")
+    allowed = json.loads(limits.read_text()) if limits.exists() else {}
     assert not {host: results[host] for host in allowed if results[host] > allowed[host]}, results
     # What Ansible will refuse one day, or says in every run of everybody's.
     assert not [line for line in (done.stdout + done.stderr).splitlines() if any(word in line for word in COMPLAINTS)]
