@@ -17,6 +17,7 @@ HOST = HOSTS[-1]
 SUDOERS = "/etc/sudoers.d/90-cloud-init-users"
 SOURCES = "/etc/apt/sources.list.d/debian.sources"
 PROXY = "/etc/apt/apt.conf.d/90proxy"
+PYTHON = "/usr/bin/python3"
 # Before every other place on the PATH of a command by ssh.
 FIRST = "/usr/local/bin"
 LOCK = "/var/lib/dpkg/lock-frontend"
@@ -45,19 +46,19 @@ BROKEN = {
         "sudo: there is no sudo on this host, and automation is not root",
     ),
     "a clock that is behind": (
-        f"printf '#!/bin/sh\nexpr $(/bin/date +%%s) - 7200\n' >{FIRST}/date; chmod 755 {FIRST}/date",
+        f"printf '#!/bin/sh\nexpr $(/bin/date +%%s) - 7400\n' >{FIRST}/date; chmod 755 {FIRST}/date",
         f"rm {FIRST}/date",
         "clock: the host's clock is 2 hours behind the controller's",
     ),
     "a Python that is old": (
-        f"printf '#!/bin/sh\necho 3.8\n' >{FIRST}/python3; chmod 755 {FIRST}/python3",
-        f"rm {FIRST}/python3",
-        "python: python3 is Python 3.8; the modules need 3.9 or newer",
+        f"mv {PYTHON} /root/; printf '#!/bin/sh\necho 3.8\n' >{PYTHON}; chmod 755 {PYTHON}",
+        f"mv /root/python3 {PYTHON}",
+        f"python: {PYTHON} is Python 3.8; the modules need 3.9 or newer",
     ),
     "a Python that does not run": (
-        f"printf '#!/bin/sh\necho it is broken >&2\nexit 1\n' >{FIRST}/python3; chmod 755 {FIRST}/python3",
-        f"rm {FIRST}/python3",
-        "python: python3 does not run: it is broken",
+        f"mv {PYTHON} /root/; printf '#!/bin/sh\necho it is broken >&2\nexit 1\n' >{PYTHON}; chmod 755 {PYTHON}",
+        f"mv /root/python3 {PYTHON}",
+        f"python: {PYTHON} does not run: it is broken",
     ),
     "no inodes": (
         "mount -t tmpfs -o nr_inodes=2000,mode=1777 tmpfs /tmp",
