@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
+from ansible_collections.devnode.gpu.plugins.module_utils import workspace_container, workspace_parse
 
 DOCUMENTATION = r"""
 name: workspace_files
@@ -58,14 +59,14 @@ def workspace_files(
     """See DOCUMENTATION."""
     if not isinstance(specs, (list, tuple)):
         raise AnsibleFilterError("workspace_files: the input is not a list of workspaces")
-    workspaces, problems = model.parse(specs)
+    workspaces, problems = workspace_parse.parse(specs)
     if problems:
         raise AnsibleFilterError("\n".join(problems))
     options = model.Options(
         environment_allow=tuple(environment_allow or ()),
         algorithms={name: tuple(values) for name, values in (algorithms or {}).items()},
     )
-    return model.config_files(workspaces, options)
+    return workspace_container.config_files(workspaces, options)
 
 
 class FilterModule:

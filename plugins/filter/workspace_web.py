@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
-from ansible_collections.devnode.gpu.plugins.module_utils import workspace_web
+from ansible_collections.devnode.gpu.plugins.module_utils import workspace_parse, workspace_web
 
 DOCUMENTATION = r"""
 name: workspace_web
@@ -48,7 +47,7 @@ def workspace_web_filter(specs: Any, passwords: Mapping[str, Any] | None = None)
     """See DOCUMENTATION."""
     if not isinstance(specs, (list, tuple)):
         raise AnsibleFilterError("workspace_web: the input is not a list of workspaces")
-    workspaces, problems = model.parse(specs)
+    workspaces, problems = workspace_parse.parse(specs)
     webs = {item.name: item.web for item in workspaces if item.web}
     problems += workspace_web.password_problems(webs, passwords or {})
     if problems:

@@ -123,6 +123,7 @@ def _from_yaml(text: str) -> Dict[str, List[str]]:
 
 
 def _unquoted(value: str) -> str:
+    value = value.split(" #")[0].strip()
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
 
 

@@ -8,7 +8,13 @@ import glob
 import os
 from typing import Any, Dict, List, Tuple
 
-from ansible_collections.devnode.gpu.plugins.module_utils import cdi, dockerd, gpu_probe, other_runtimes, workspace
+from ansible_collections.devnode.gpu.plugins.module_utils import (
+    cdi,
+    dockerd,
+    gpu_probe,
+    other_runtimes,
+    workspace_activity,
+)
 from ansible_collections.devnode.gpu.plugins.module_utils.dockerd import Runner
 
 LIBRARIES = ("/usr/lib/*/libnvidia-ml.so.1", "/usr/lib64/libnvidia-ml.so.1", "/usr/lib/libnvidia-ml.so.1")
@@ -92,7 +98,7 @@ def in_use(run: Runner) -> List[str]:
             out.append(f"container {name}")
             continue
         code, top, _dummy = run(["docker", "top", one["Id"], "-eo", "uid,pid,lstart,args"])
-        found = workspace.busy(workspace.parse_top(top), {}) if code == 0 else ["unknown"]
+        found = workspace_activity.busy(workspace_activity.parse_top(top), {}) if code == 0 else ["unknown"]
         out += [f"workspace {one['Labels']['devnode.workspace']}: {text}" for text in found]
     return out
 

@@ -13,8 +13,11 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple
 
-from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
-from ansible_collections.devnode.gpu.plugins.module_utils import workspace_host_keys
+from ansible_collections.devnode.gpu.plugins.module_utils import (
+    workspace_activity,
+    workspace_container,
+    workspace_host_keys,
+)
 from ansible_collections.devnode.gpu.plugins.module_utils.workspace import LABEL, LABEL_SHAPE, Options, Workspace
 
 WANTS_DIR = "/etc/systemd/system/multi-user.target.wants"
@@ -117,7 +120,7 @@ class Engine:
         code, out = self.try_("top", container.id, "-eo", "uid,pid,lstart,args")
         if code != 0:
             return [f"unknown: docker top says {_tail(out, 1)}"]
-        return model.busy([one for one in model.parse_top(out) if one.uid not in but], logins)
+        return workspace_activity.busy([one for one in workspace_activity.parse_top(out) if one.uid not in but], logins)
 
     def logins_in(self, container: Container) -> Dict[int, str]:
         """The people of a workspace of which nothing else is known any more."""
@@ -231,7 +234,7 @@ class Keeper:
         # Its keys are gone, and what they opened goes with them. Jobs of people who are here may end by themselves.
         if container.running and not self.check:
             self.engine.try_("exec", container.id, "/usr/local/sbin/devnode-workspace", "close")
-        running = self.engine.doing(container, logins, model.who_left(logins, self.people))
+        running = self.engine.doing(container, logins, workspace_activity.who_left(logins, self.people))
         if running and name in found.enabled:
             # Its description goes with this run, so it could not start again; and after a boot nobody is in it.
             self.result.actions.append(f"do not start {name} at boot any more")
@@ -247,9 +250,9 @@ class Keeper:
     def _bring_one(self, item: Workspace, found: Found) -> None:
         container = found.containers.get(item.name)
         enabled = item.name in found.enabled
-        wanted = model.shape(item, self.options)
+        wanted = workspace_container.shape(item, self.options)
         before = _state_of(container, enabled)
-        after = {"container": model.shape_lines(wanted), "running": True, "starts at boot": True}
+        after = {"container": workspace_container.shape_lines(wanted), "running": True, "starts at boot": True}
         done = len(self.result.actions)
         self._ensure_host_key(item)
         if container is None:
@@ -264,13 +267,13 @@ class Keeper:
     def _bring_existing(
         self, item: Workspace, container: Container, enabled: bool, wanted: str, found: Found, after: Dict[str, Any]
     ) -> Dict[str, Any]:
-        image_id = found.image_ids.get(model.image_of(item, self.options), container.image_id)
+        image_id = found.image_ids.get(workspace_container.image_of(item, self.options), container.image_id)
         reasons = _reasons(container, wanted, image_id)
         logins = {login.uid: login.name for login in (item.owner, *item.members)}
         running = self.engine.doing(container, logins) if reasons and self.recreate != "always" else []
         if reasons and (self.recreate == "never" or running):
             self.result.pending.append({"workspace": item.name, "reasons": reasons, "running": running})
-            after = {**after, "container": model.shape_lines(container.shape)}
+            after = {**after, "container": workspace_container.shape_lines(container.shape)}
         elif reasons:
             self.result.actions.append(f"recreate {item.name}")
             if image_id != container.image_id:
@@ -292,17 +295,17 @@ class Keeper:
     def _create(self, item: Workspace, found: Found) -> None:
         if self.check:
             return
-        image = model.image_of(item, self.options)
+        image = workspace_container.image_of(item, self.options)
         if image not in found.image_ids:
             raise HostError(f"workspace {item.name}: image {image} is not on this host. Build, pull or load it first.")
         label = f"{LABEL}={item.name}"
         if item.container not in found.networks:
             self.engine.ask("network", "create", "--driver", "bridge", "--label", label, item.container)
         self.engine.ask("volume", "create", "--label", label, item.home_volume)
-        shape = f"{LABEL_SHAPE}={model.shape(item, self.options)}"
+        shape = f"{LABEL_SHAPE}={workspace_container.shape(item, self.options)}"
         words = ["--name", item.container, "--label", label, "--label", shape]
         number = self.engine.ask(
-            "container", "create", "--pull", "never", *words, *model.create_arguments(item, self.options)
+            "container", "create", "--pull", "never", *words, *workspace_container.create_arguments(item, self.options)
         ).strip()
         self._remember(item, number)
 
@@ -330,12 +333,12 @@ class Keeper:
     def _remember(self, item: Workspace, container: str) -> None:
         path = self._note(item)
         with open(f"{path}.new", "w", encoding="utf-8") as out:
-            json.dump({"container": container, "config": model.config_digest(item, self.options)}, out)
+            json.dump({"container": container, "config": workspace_container.config_digest(item, self.options)}, out)
         os.replace(f"{path}.new", path)
 
     def _apply(self, item: Workspace, container: Container) -> List[str]:
         """What that changed, in words."""
-        wanted = {"container": container.id, "config": model.config_digest(item, self.options)}
+        wanted = {"container": container.id, "config": workspace_container.config_digest(item, self.options)}
         try:
             with open(self._note(item), encoding="utf-8") as source:
                 if json.load(source) == wanted:
@@ -399,7 +402,7 @@ def pending_text(entry: Mapping[str, Any]) -> str:
 
 
 def _reasons(container: Container, wanted: str, image_id: str) -> List[str]:
-    old, new = model.shape_lines(container.shape), model.shape_lines(wanted)
+    old, new = workspace_container.shape_lines(container.shape), workspace_container.shape_lines(wanted)
     reasons = [f"- {line}" for line in old if line not in new] + [f"+ {line}" for line in new if line not in old]
     if not reasons and image_id != container.image_id:
         reasons = ["the image's tag means another image now"]
@@ -409,7 +412,11 @@ def _reasons(container: Container, wanted: str, image_id: str) -> List[str]:
 def _state_of(container: "Container | None", enabled: bool) -> Any:
     if container is None:
         return None
-    return {"container": model.shape_lines(container.shape), "running": container.running, "starts at boot": enabled}
+    return {
+        "container": workspace_container.shape_lines(container.shape),
+        "running": container.running,
+        "starts at boot": enabled,
+    }
 
 
 def answers_ssh(address: str, port: int) -> bool:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import os
@@ -13,8 +14,13 @@ import socket
 from dataclasses import dataclass, field
 from typing import Dict, List, Sequence, Set, Tuple
 
-from ansible_collections.devnode.gpu.plugins.module_utils import cuda_compat
-from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
+from ansible_collections.devnode.gpu.plugins.module_utils import (
+    cdi,
+    cuda_compat,
+    workspace_activity,
+    workspace_container,
+    workspace_parse,
+)
 from ansible_collections.devnode.gpu.plugins.module_utils.workspace import Workspace
 from ansible_collections.devnode.gpu.plugins.module_utils.workspace_host import Container, Engine, Found, Run
 
@@ -106,7 +112,7 @@ class Preflight:
     def _gpus_in_use(self, where: str, item: Workspace, declared: Dict[str, Workspace]) -> List[str]:
         """GPUs that another workspace is to give up, but that somebody still uses there."""
         mine = self.found.containers.get(item.name)
-        have = model.shape_gpus(mine.shape) if mine and mine.running else []
+        have = workspace_container.shape_gpus(mine.shape) if mine and mine.running else []
         problems = []
         for holder in self.found.containers.values():
             other = declared.get(holder.workspace)
@@ -114,8 +120,8 @@ class Preflight:
             taken = [
                 device
                 for device in item.gpus
-                for held in model.shape_gpus(holder.shape)
-                if model.same_gpu(device, held) and held not in still and device not in have
+                for held in workspace_container.shape_gpus(holder.shape)
+                if workspace_parse.same_gpu(device, held) and held not in still and device not in have
             ]
             if not (taken and holder.running) or holder.workspace == item.name or item.gpu_shared:
                 continue
@@ -206,7 +212,9 @@ class Preflight:
             return f'workspace "{holder.workspace}", {state} (recreate is set to never)'
         logins = self.engine.logins_in(holder)
         # Those of somebody who left keep a workspace that is no longer declared no longer.
-        running = self.engine.doing(holder, logins, model.who_left(logins, self.people) if other is None else ())
+        running = self.engine.doing(
+            holder, logins, workspace_activity.who_left(logins, self.people) if other is None else ()
+        )
         return f'workspace "{holder.workspace}", {state} but is in use ({"; ".join(running)})' if running else ""
 
 
@@ -242,8 +250,8 @@ def known_devices() -> List[str]:
     for pattern in CDI_PATTERNS:
         for path in sorted(glob.glob(pattern)):
             if path.endswith((".yaml", ".json")):
-                with open(path, encoding="utf-8", errors="replace") as source:
-                    names += model.cdi_devices(source.read())
+                with contextlib.suppress(cdi.CdiError), open(path, encoding="utf-8", errors="replace") as source:
+                    names += cdi.device_paths(source.read())
     return sorted(set(names))
 
 

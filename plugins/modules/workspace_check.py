@@ -63,8 +63,8 @@ problems:
 from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace_health as health
+from ansible_collections.devnode.gpu.plugins.module_utils import workspace_parse
 
 ARGUMENTS: Dict[str, Any] = {
     "workspaces": {"type": "list", "elements": "dict", "required": True, "no_log": False},
@@ -76,7 +76,7 @@ ARGUMENTS: Dict[str, Any] = {
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    workspaces, problems = model.parse(module.params["workspaces"])
+    workspaces, problems = workspace_parse.parse(module.params["workspaces"])
     names = [item.name for item in workspaces]
     only = module.params["only"] or names
     allowed = ", ".join(names)

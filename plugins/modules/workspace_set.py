@@ -154,9 +154,15 @@ from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
+from ansible_collections.devnode.gpu.plugins.module_utils import (
+    workspace_activity,
+    workspace_container,
+    workspace_host_keys,
+    workspace_parse,
+    workspace_web,
+)
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace_certificate as certificate
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace_host as host
-from ansible_collections.devnode.gpu.plugins.module_utils import workspace_host_keys, workspace_web
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
 from ansible_collections.devnode.gpu.plugins.module_utils.workspace_preflight import Preflight
 
@@ -187,7 +193,7 @@ def main() -> None:
 
 def run(module: AnsibleModule) -> Dict[str, Any]:
     """Refuse, or do it and say what was done."""
-    workspaces, problems = model.parse(module.params["workspaces"])
+    workspaces, problems = workspace_parse.parse(module.params["workspaces"])
     webs = {item.name: item.web for item in workspaces if item.web}
     if module.params["preflight"]:
         problems += workspace_web.password_problems(webs, module.params["web_passwords"])
@@ -202,12 +208,14 @@ def run(module: AnsibleModule) -> Dict[str, Any]:
     recreate, purge, people = (module.params[name] for name in ("recreate", "purge", "people"))
     now = time.localtime()
     try:
-        if recreate == "idle" and model.in_window(module.params["window"], now.tm_hour * 60 + now.tm_min):
+        if recreate == "idle" and workspace_activity.in_window(module.params["window"], now.tm_hour * 60 + now.tm_min):
             recreate = "always"
     except InvalidError as exc:
         raise host.HostError(f"window: {show(module.params['window'])} {exc}.") from exc
     keeper = host.Keeper(module.run_command, options, recreate, module.check_mode, people)
-    found = keeper.engine.look(image for image in (model.image_of(item, options) for item in workspaces) if image)
+    found = keeper.engine.look(
+        image for image in (workspace_container.image_of(item, options) for item in workspaces) if image
+    )
     if not (found.engine or module.check_mode or module.params["preflight"]):
         raise host.HostError("no container engine answers on this host. Run the role docker_engine first.")
     preflight = Preflight(

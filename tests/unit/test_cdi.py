@@ -137,3 +137,28 @@ def test_a_format_that_a_runtime_cannot_read(text: str) -> None:
     assert "its format 0.7.0 is too new" in cdi.too_new(text, "0.7.0")[0]
     assert cdi.too_new(text, "0.8.0") == cdi.too_new(text, "") == []
     assert cdi.too_new("kind: x", "0.7.0") == []
+
+
+PLAIN = """---
+cdiVersion: 0.7.0
+containerEdits:
+  hooks:
+    - hookName: createContainer
+      name: not-a-device
+devices:
+  - containerEdits:
+      deviceNodes:
+        - path: /dev/nvidia0
+    name: "0"
+  - name: GPU-4cf8db2d-06c0-7d70-1a51-e59b25b2c16c
+    containerEdits: {}
+  - name: all # every one
+kind: nvidia.com/gpu
+"""
+
+
+def test_names_with_other_keys_between_and_a_comment_behind() -> None:
+    expected = ["nvidia.com/gpu=0", "nvidia.com/gpu=GPU-4cf8db2d-06c0-7d70-1a51-e59b25b2c16c", "nvidia.com/gpu=all"]
+    assert list(cdi.device_paths(PLAIN)) == expected
+    as_json = {"kind": "nvidia.com/gpu", "devices": [{"name": "0"}, {"name": "all"}]}
+    assert list(cdi.device_paths(json.dumps(as_json))) == ["nvidia.com/gpu=0", "nvidia.com/gpu=all"]

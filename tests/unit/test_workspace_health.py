@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace_health as health
+from ansible_collections.devnode.gpu.plugins.module_utils import workspace_parse
 
 ADA = {"name": "ada", "uid": 2001}
 SPEC = {"name": "nlp", "port": 2201, "bind_address": "10.0.0.11", "owner": ADA, "shm_size": "1g"}
@@ -26,7 +27,7 @@ GOOD = {
 
 
 def nlp(*gpus: str) -> model.Workspace:
-    workspaces, problems = model.parse([{**SPEC, "gpus": [f"nvidia.com/gpu={gpu}" for gpu in gpus]}])
+    workspaces, problems = workspace_parse.parse([{**SPEC, "gpus": [f"nvidia.com/gpu={gpu}" for gpu in gpus]}])
     assert not problems
     return workspaces[0]
 

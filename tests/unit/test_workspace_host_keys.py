@@ -18,8 +18,9 @@ from ansible_collections.devnode.gpu.plugins.module_utils import workspace_host 
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace_host_keys as host_keys
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public_key
 from unit.fleet import key
-from unit.test_workspace import ROOT, nlp
+from workspace_case import nlp
 
+ROOT = Path(__file__).resolve().parents[2]
 SERVED, NEXT, OLD = (f"ssh_host_ed25519_key{suffix}" for suffix in ("", ".next", ".old"))
 
 

@@ -138,3 +138,34 @@ def test_contents_are_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     (path,) = tmp_path.iterdir()
     assert path.name == images.image.rpartition(":")[2]
     assert "libfoo" in path.read_text()
+
+
+def test_equal_inputs_give_an_equal_name() -> None:
+    context = {"Dockerfile": "FROM x:1\n", "files/a": "1"}
+    one = model.reference("", "devnode/pytorch-sshd", "pytorch/pytorch:2.8.0-cuda12.8", context)
+    assert one == model.reference(
+        "", "devnode/pytorch-sshd", "pytorch/pytorch:2.8.0-cuda12.8", dict(reversed(context.items()))
+    )
+    assert one.startswith("devnode/pytorch-sshd:2.8.0-cuda12.8-")
+    assert model.pack(context) == model.pack(dict(reversed(context.items())))
+    for change in ({"Dockerfile": "FROM x:2\n"}, {"files/a": "2"}, {"files/b": ""}):
+        assert model.digest({**context, **change}) != model.digest(context)
+
+
+@pytest.mark.parametrize(
+    ("base", "tag"),
+    [
+        ("pytorch/pytorch@sha256:" + "0" * 64, ""),
+        ("r.example:5000/a/b:1.2@sha256:" + "0" * 64, "1.2-"),
+        ("r.example:5000/a/b:1.2", "1.2-"),
+    ],
+)
+def test_tag_says_the_bases_version(base: str, tag: str) -> None:
+    name = model.reference("h:5000", "a/b", base, {})
+    assert name.startswith(f"h:5000/a/b:{tag}")
+    assert len(name) == len(f"h:5000/a/b:{tag}") + 12
+
+
+def test_bad_image_names_are_refused_together() -> None:
+    found = model.problems("Bad Name", "base:latest", "http://registry", ["x"])
+    assert [text.split(":")[0] for text in found] == ["name", "registry", "base", "others"]

@@ -14,7 +14,13 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.devnode.gpu.plugins.filter.workspace_web import workspace_web_filter
-from ansible_collections.devnode.gpu.plugins.module_utils import firewall, workspace_certificate, workspace_web
+from ansible_collections.devnode.gpu.plugins.module_utils import (
+    firewall,
+    workspace_certificate,
+    workspace_container,
+    workspace_parse,
+    workspace_web,
+)
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_plan import node_plan
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_read import TopologyError
@@ -63,18 +69,18 @@ def test_off_by_default_and_the_owner_comes_in_by_default() -> None:
     specs = {spec["name"]: spec for spec in node_plan(fleet(WEB), "gpu-01")["workspaces"]}
     assert specs["nlp"]["web"]["users"] == ["ada"]
     assert specs["team"]["web"] is None
-    workspaces, problems = model.parse(list(specs.values()))
+    workspaces, problems = workspace_parse.parse(list(specs.values()))
     assert problems == []
     assert {item.name: bool(item.web) for item in workspaces} == {"nlp": True, "team": False}
 
 
 def test_a_plan_holds_no_password_and_no_container_changes_for_it() -> None:
-    (asked,), problems = model.parse([{**NLP, "web": WEB}])
-    (plain,), _ = model.parse([NLP])
+    (asked,), problems = workspace_parse.parse([{**NLP, "web": WEB}])
+    (plain,), _ = workspace_parse.parse([NLP])
     options = model.Options(image="x:1")
     assert problems == []
-    assert model.shape(asked, options) == model.shape(plain, options)
-    assert model.config_json(asked, options) == model.config_json(plain, options)
+    assert workspace_container.shape(asked, options) == workspace_container.shape(plain, options)
+    assert workspace_container.config_json(asked, options) == workspace_container.config_json(plain, options)
 
 
 def test_who_left_does_not_come_in() -> None:
@@ -130,13 +136,13 @@ def test_two_on_one_port_or_on_one_name_are_refused_and_one_on_two_nodes() -> No
 
 def test_the_role_alone_refuses_the_same() -> None:
     both = [{**NLP, "web": WEB}, {**TEAM, "web": {**WEB, "name": "team.example.com"}}]
-    assert '[1].web.port: 8443 is where nginx serves workspace "nlp"' in "\n".join(model.parse(both)[1])
+    assert '[1].web.port: 8443 is where nginx serves workspace "nlp"' in "\n".join(workspace_parse.parse(both)[1])
     both[1]["web"] = {**WEB, "port": 8444}
-    assert '[1].web.name: "nlp.example.com" is the name of workspace "nlp"' in "\n".join(model.parse(both)[1])
+    assert '[1].web.name: "nlp.example.com" is the name of workspace "nlp"' in "\n".join(workspace_parse.parse(both)[1])
     both[1]["web"] = {**WEB, "name": "team.example.com", "port": 2201}
-    assert '[1].web.port: 2201 is the port of workspace "nlp"' in "\n".join(model.parse(both)[1])
+    assert '[1].web.port: 2201 is the port of workspace "nlp"' in "\n".join(workspace_parse.parse(both)[1])
     alone = [{**NLP, "web": {**WEB, "networks": [], "users": ["eve"], "tls": "off"}}]
-    said = "\n".join(model.parse(alone)[1])
+    said = "\n".join(workspace_parse.parse(alone)[1])
     assert "[0].web.networks: [] names no network" in said
     assert '[0].web.users: "eve" is neither owner nor member' in said
     assert '[0].web: "tls" is no key of this' in said
@@ -218,7 +224,7 @@ def test_each_server_has_its_own_port_name_people_and_door() -> None:
 @given(st.text(max_size=40), st.text(max_size=20), st.text(max_size=30))
 def test_no_input_adds_a_line_to_nginx(name: str, network: str, path: str) -> None:
     web = {**WEB, "name": name, "networks": [network], "certificate": path, "key": path}
-    if model.parse([{**NLP, "web": web}])[1]:
+    if workspace_parse.parse([{**NLP, "web": web}])[1]:
         return
     assert len(config({**NLP, "web": web}).splitlines()) == len(config({**NLP, "web": WEB}).splitlines())
 
@@ -246,7 +252,7 @@ class Openssl:
 
 
 def items(*specs: dict[str, Any]) -> list[model.Workspace]:
-    found, problems = model.parse(list(specs))
+    found, problems = workspace_parse.parse(list(specs))
     assert problems == []
     return found
 
