@@ -8,29 +8,83 @@ import argparse
 import json
 import sys
 import time
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from lab.devlab.shell import LabError
 
 from bench import ROOT, chart, copying, gpu_roles, healing, latency, measure, rendering, runs, site_runs, workspaces
 from bench.measure import BenchError
-from bench.two_hosts import two_hosts
+from bench.two_hosts import Lab, two_hosts
 
 RESULTS = ROOT / "bench" / "results"
 CHART = ROOT / "docs" / "latency.svg"
-PARTS = ("render", "runs", "site", "gpu", "workspaces", "latency", "copy", "heal")
+Result = dict[str, Any]
 
 
 def say(words: str) -> None:
     print(words, flush=True)
 
 
-def keep(name: str, result: dict[str, Any]) -> None:
+def keep(name: str, result: Result) -> None:
     """Results beside what they depend on, one file for each part."""
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"machine": measure.machine(), **result}, indent=2) + "\n"
     (RESULTS / f"{name}.json").write_text(text)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the benchmarks: what it is called, how it is run and what is printed of its result."""
+
+    name: str
+    title: str
+    run: Callable[..., Result]  # of the rounds, and of the two hosts where it needs them
+    text: Callable[[Result], str]
+
+
+def _latency(rounds: int, lab: Lab) -> Result:
+    return {**latency.run(lab, rounds, say), "openssh": latency.version()}
+
+
+def _latency_text(result: Result) -> str:
+    CHART.parent.mkdir(exist_ok=True)
+    CHART.write_text(chart.svg(result))
+    return f"{latency.text(result)}\n\n  The chart: {CHART.relative_to(ROOT)}"
+
+
+ALONE = (
+    Part("render", "Rendering", lambda rounds: rendering.run(rounds, say), rendering.text),
+    Part("runs", "Runs without a change", lambda rounds: runs.run(min(rounds, 3), say), runs.text),
+    Part(
+        "site",
+        "site.yml without a change (the lab must be up; 20 nodes take about half an hour)",
+        lambda rounds: site_runs.run(min(rounds, 3), say),
+        runs.text,
+    ),
+    Part(
+        "gpu",
+        "The three roles of a GPU host (about two minutes until they are set up)",
+        lambda rounds: gpu_roles.run(min(rounds, 5), say),
+        runs.text,
+    ),
+    Part("workspaces", "Workspaces on a node", lambda rounds: workspaces.run(min(rounds, 3), say), workspaces.text),
+)
+# On two hosts, which take a while to set up.
+WITH_HOSTS = (
+    Part("latency", "Latency", _latency, _latency_text),
+    Part("copy", "Copying", lambda rounds, lab: copying.run(lab, max(3, rounds // 3), say), copying.text),
+    Part("heal", "Healing", lambda rounds, lab: healing.run(lab, rounds, say), healing.text),
+)
+PARTS = tuple(part.name for part in (*ALONE, *WITH_HOSTS))
+
+
+def measure_one(part: Part, *given: int | Lab) -> None:
+    say(f"==> {part.title}")
+    result = part.run(*given)
+    keep(part.name, result)
+    say(f"\n{part.text(result)}\n")
 
 
 def main() -> int:
@@ -44,60 +98,20 @@ def main() -> int:
     wanted = args.parts or list(PARTS)
     started = time.monotonic()
     try:
-        if "render" in wanted:
-            say("==> Rendering")
-            result = rendering.run(args.rounds, say)
-            keep("render", result)
-            say(f"\n{rendering.text(result)}\n")
-        if "runs" in wanted:
-            say("==> Runs without a change")
-            result = runs.run(min(args.rounds, 3), say)
-            keep("runs", result)
-            say(f"\n{runs.text(result)}\n")
-        if "site" in wanted:
-            say("==> site.yml without a change (the lab must be up; 20 nodes take about half an hour)")
-            result = site_runs.run(min(args.rounds, 3), say)
-            keep("site", result)
-            say(f"\n{runs.text(result)}\n")
-        if "gpu" in wanted:
-            say("==> The three roles of a GPU host (about two minutes until they are set up)")
-            result = gpu_roles.run(min(args.rounds, 5), say)
-            keep("gpu", result)
-            say(f"\n{runs.text(result)}\n")
-        if "workspaces" in wanted:
-            say("==> Workspaces on a node")
-            result = workspaces.run(min(args.rounds, 3), say)
-            keep("workspaces", result)
-            say(f"\n{workspaces.text(result)}\n")
-        if set(wanted) & {"latency", "copy", "heal"}:
-            with_hosts(wanted, args.rounds)
+        for part in ALONE:
+            if part.name in wanted:
+                measure_one(part, args.rounds)
+        on_hosts = [part for part in WITH_HOSTS if part.name in wanted]
+        if on_hosts:
+            say("==> A bastion and a node (about two minutes; the first time images are built as well)")
+            with two_hosts() as lab:
+                for part in on_hosts:
+                    measure_one(part, args.rounds, lab)
     except (BenchError, LabError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     say(f"Results: {RESULTS.relative_to(ROOT)}/*.json ({time.monotonic() - started:.0f} s)")
     return 0
-
-
-def with_hosts(wanted: list[str], rounds: int) -> None:
-    say("==> A bastion and a node (about two minutes; the first time images are built as well)")
-    with two_hosts() as lab:
-        if "latency" in wanted:
-            say("==> Latency")
-            result = {**latency.run(lab, rounds, say), "openssh": latency.version()}
-            keep("latency", result)
-            CHART.parent.mkdir(exist_ok=True)
-            Path(CHART).write_text(chart.svg(result))
-            say(f"\n{latency.text(result)}\n\n  The chart: {CHART.relative_to(ROOT)}\n")
-        if "copy" in wanted:
-            say("==> Copying")
-            result = copying.run(lab, max(3, rounds // 3), say)
-            keep("copy", result)
-            say(f"\n{copying.text(result)}\n")
-        if "heal" in wanted:
-            say("==> Healing")
-            result = healing.run(lab, rounds, say)
-            keep("heal", result)
-            say(f"\n{healing.text(result)}\n")
 
 
 if __name__ == "__main__":
