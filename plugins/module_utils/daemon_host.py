@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence
@@ -16,7 +15,6 @@ from ansible_collections.devnode.gpu.plugins.module_utils import dockerd, whole_
 from ansible_collections.devnode.gpu.plugins.module_utils.daemon_change import Running, version_of
 
 VALIDATES_SINCE = (23, 0)
-BACKUPS_KEPT = 10
 
 
 class Engine:
@@ -137,15 +135,3 @@ class Record:
     def write(self) -> None:
         os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
         whole_file.write(self.path, json.dumps(self.data, indent=1, sort_keys=True) + "\n", 0o600)
-
-
-def backup(state_dir: str, path: str) -> str:
-    folder = os.path.join(state_dir, "backup", "daemon_json")
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    name = path.strip("/").replace("/", "-")
-    kept = os.path.join(folder, f"{name}.{time.strftime('%Y%m%dT%H%M%S')}")
-    shutil.copy2(path, kept)
-    old = sorted(entry for entry in os.listdir(folder) if entry.startswith(name + "."))
-    for entry in old[:-BACKUPS_KEPT]:
-        os.unlink(os.path.join(folder, entry))
-    return kept

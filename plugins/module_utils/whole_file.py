@@ -1,6 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that are replaced in one step: who reads one sees the old or the new one, whole, also after a crash.
+"""Files that are replaced in one step: who reads one sees the old or the new one, whole, also after a crash; and copies
+of what was replaced.
 
 For files in directories that nobody else may write to; file_set has its own way (fileset_disk), which minds links.
 """
@@ -9,8 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
+import time
 from typing import Union
+
+BACKUPS_KEPT = 10
 
 
 def write(path: str, content: Union[str, bytes], mode: int = 0o644) -> None:
@@ -26,6 +31,18 @@ def rewrite(path: str, content: Union[str, bytes], mode: int = 0o644) -> None:
         write(path, content, mode)
     else:
         _replace(path, content, like.st_mode & 0o7777, like.st_uid, like.st_gid)
+
+
+def keep(path: str, folder: str) -> str:
+    """A copy of a file, for root alone, beside the last ones of it. Returns where it is."""
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    name = path.strip("/").replace("/", "-")
+    kept = os.path.join(folder, f"{name}.{time.strftime('%Y%m%dT%H%M%S')}")
+    shutil.copy2(path, kept)
+    old = sorted(entry for entry in os.listdir(folder) if entry.startswith(name + "."))
+    for entry in old[:-BACKUPS_KEPT]:
+        os.unlink(os.path.join(folder, entry))
+    return kept
 
 
 def _replace(path: str, content: Union[str, bytes], mode: int, uid: int, gid: int) -> None:

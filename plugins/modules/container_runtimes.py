@@ -89,7 +89,6 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from typing import Any, Dict, List, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
@@ -264,7 +263,8 @@ class Task:
         for path in changed:
             text, was = self.after[path], self.before[path]
             if was is not None:
-                backups.append(self._keep(path))
+                folder = os.path.join(self.params["state_dir"], "backup", "container_runtimes")
+                backups.append(whole_file.keep(path, folder))
             if text is None:
                 os.unlink(path)
             else:
@@ -281,13 +281,6 @@ class Task:
     @staticmethod
     def _touches(name: str, changed: List[str]) -> bool:
         return any(path.startswith(f"/etc/{name}/") for path in changed)
-
-    def _keep(self, path: str) -> str:
-        folder = os.path.join(self.params["state_dir"], "backup", "container_runtimes")
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        kept = os.path.join(folder, f"{path.strip('/').replace('/', '-')}.{time.strftime('%Y%m%dT%H%M%S')}")
-        shutil.copy2(path, kept)
-        return kept
 
     def _restarts(self, changed: List[str]) -> Tuple[List[str], List[str]]:
         """What is restarted, and what waits."""

@@ -165,7 +165,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils import daemon_json as 
 from ansible_collections.devnode.gpu.plugins.module_utils import daemon_refusals as refusals
 from ansible_collections.devnode.gpu.plugins.module_utils import dockerd, whole_file
 from ansible_collections.devnode.gpu.plugins.module_utils.daemon_change import Step, for_version, next_step, version_of
-from ansible_collections.devnode.gpu.plugins.module_utils.daemon_host import Engine, Record, backup
+from ansible_collections.devnode.gpu.plugins.module_utils.daemon_host import Engine, Record
 
 CDI_BY_ITSELF_SINCE = (28, 3)
 
@@ -248,7 +248,9 @@ class Task:
     ) -> None:
         before = json.dumps(self.record.data, sort_keys=True)
         if differs and self.stat:
-            self.result["backup"] = backup(self.params["state_dir"], self.path)
+            self.result["backup"] = whole_file.keep(
+                self.path, os.path.join(self.params["state_dir"], "backup", "daemon_json")
+            )
         # First the record: a run that is cut off between the two still knows what is ours and what the engine has read.
         self.record.data.update(outcome.ownership.to_json())
         if self.engine.unit.active and loaded is not None:

@@ -43,6 +43,18 @@ def test_rewritten_it_keeps_its_owner(tmp_path: Path) -> None:
     assert (path.stat().st_uid, path.stat().st_gid) == (12345, 12346)
 
 
+def test_the_last_ten_copies_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, path = tmp_path / "kept", tmp_path / "a"
+    for number in range(12):
+        path.write_text(str(number))
+        monkeypatch.setattr(whole_file.time, "strftime", lambda _form, number=number: f"{number:02d}")
+        where = whole_file.keep(str(path), str(folder))
+        assert Path(where).read_text() == str(number)
+    name = str(path).strip("/").replace("/", "-")
+    assert sorted(os.listdir(folder)) == [f"{name}.{number:02d}" for number in range(2, 12)]
+    assert mode(folder) == 0o700
+
+
 def test_what_cannot_be_finished_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
