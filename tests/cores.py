@@ -84,7 +84,14 @@ def steps(bin_: Path) -> dict[str, list[str]]:
     """What is asked of each core, by name."""
     books = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("playbooks/*.yml"))
     found = {
-        "syntax": [str(bin_ / "ansible-playbook"), "--syntax-check", "-i", "inventory/example", "site.yml", *books],
+        "syntax": [
+            str(bin_ / "ansible-playbook"),
+            "--syntax-check",
+            "-i",
+            "inventory/example/hosts.yml",
+            "site.yml",
+            *books,
+        ],
         "ansible-lint": [str(bin_ / "ansible-lint"), "-c", ".config/ansible-lint.yml", "--offline"],
         "sanity": [str(bin_ / "python"), "tests/sanity.py"],
         "unit": [str(bin_ / "python"), "-m", "pytest", "tests/unit"],

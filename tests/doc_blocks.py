@@ -14,9 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# A fence of any other language, or of none: no place for commands.
+OTHER = re.compile(r"^[ ]*```(?P<language>\S*)[ ]*\n(?P<text>.*?)^[ ]*```[ ]*$", re.MULTILINE | re.DOTALL)
+# Words that begin a command of somebody who runs this collection.
+COMMAND = re.compile(
+    r"^\s*(?:[$#] |sudo |ansible|ssh|scp |make |docker |devnode-|pip |git (?=[a-z-])|nft |journalctl |sh |bash )",
+    re.MULTILINE,
+)
 FENCE = re.compile(
     r"^(?:[ ]*<!-- (?P<marker>run|values|not run): (?P<what>[^\n]*?) -->\n+)?"
-    r"(?P<indent>[ ]*)```(?:sh|bash|console)\n(?P<text>.*?)^[ ]*```$",
+    r"(?P<indent>[ ]*)```(?:sh|bash|console|shell|powershell)\n(?P<text>.*?)^[ ]*```$",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -38,9 +45,22 @@ def blocks(path: Path) -> Iterator[Block]:
         yield Block(f"{path.relative_to(ROOT)}:{line}", found["marker"] or "", (found["what"] or "").strip(), text)
 
 
+def unmarked(path: Path) -> Iterator[str]:
+    """Fences without a language, and commands in a fence that is no shell's."""
+    page = path.read_text()
+    for found in OTHER.finditer(page):
+        place = f"{path.relative_to(ROOT)}:{page.count(chr(10), 0, found.start()) + 1}"
+        if not found["language"]:
+            yield f"{place}: a fence that names no language"
+        elif found["language"] == "text" and COMMAND.search(found["text"]):
+            yield f"{place}: commands in a fence of text"
+
+
 def to_run(path: Path, name: str) -> list[Block]:
     return [block for block in blocks(path) if block.marker == "run" and block.what == name]
 
 
 def pages() -> list[Path]:
-    return sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+    """All that people read; not what tests compare kits with."""
+    folders = ("*.md", "docs/**/*.md", "roles/*/README.md", "tests/lab/**/*.md", "bench/*.md")
+    return sorted(page for folder in folders for page in ROOT.glob(folder))

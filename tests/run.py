@@ -25,8 +25,11 @@ PLUGINS = ".collections/ansible_collections/devnode/gpu/plugins"
 REPORT = ROOT / "tests" / "reports" / "full.md"
 # Read by the scenarios (every test on every OS) and by tests/unit/conftest.py (new examples each time).
 FULL = {"DEVNODE_TESTS": "full", "HYPOTHESIS_PROFILE": "full"}
-GITHUB = ("docs/ci/github-fleet.yml", ".github/workflows/test.yml")
-GITLAB = "docs/ci/gitlab-fleet.yml"
+GITHUB = (
+    *(f"docs/ci/github/{name}.yml" for name in ("fleet", "fleet-check", "fleet-run")),
+    ".github/workflows/test.yml",
+)
+GITLAB = "docs/ci/gitlab-ci.yml"
 PYTHON = ("plugins", "tests", "molecule", "bench", "roles")
 PROGRAMS = ("run", "role_docs", "docs_site", "cores")
 TAIL_LINES = 60
@@ -77,8 +80,8 @@ def lint_steps() -> list[Step]:
         Step("changelog", ("antsibull-changelog", "lint")),
         Step("plugin-docs", ("antsibull-docs", "lint-collection-docs", "--plugin-docs", ".")),
         Step("site", (sys.executable, "tests/docs_site.py")),
-        Step("syntax", ("ansible-playbook", "--syntax-check", "-i", "inventory/example", "site.yml")),
-        Step("inventory", ("ansible-inventory", "-i", "inventory/example", "--list")),
+        Step("syntax", ("ansible-playbook", "--syntax-check", "-i", "inventory/example/hosts.yml", "site.yml")),
+        Step("inventory", ("ansible-inventory", "-i", "inventory/example/hosts.yml", "--list")),
     ]
 
 

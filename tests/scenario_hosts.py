@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import time
@@ -50,6 +51,15 @@ def wait_until(true: Callable[[], bool], what: str, seconds: float = 60) -> None
     while not true():
         assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}"
         time.sleep(0.5)
+
+
+def processes(word: str) -> list[bytes]:
+    """Command lines of this machine in which a word stands."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found += [line for line in [place.read_bytes()] if word.encode() in line]
+    return found
 
 
 def outside(host: str, *command: str) -> Done:

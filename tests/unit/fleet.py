@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A small fleet for tests, as plain values; every test changes only what it is about."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Runs playbooks on small inventories, as a person would."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Operators and relay users: accounts, key files, and what a relay key may do."""
 
 from __future__ import annotations

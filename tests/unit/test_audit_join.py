@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The audit trail: sshd's lines and the packet filter's, joined. The lines are those of OpenSSH 9.2 and 10.0."""
 
 from __future__ import annotations

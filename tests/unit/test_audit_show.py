@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """devnode-audit and the recorder's files."""
 
 from __future__ import annotations

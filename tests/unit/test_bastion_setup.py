@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Role bastion's files and restarts, and what is refused."""
 
 from __future__ import annotations

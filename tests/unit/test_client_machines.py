@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The plan of a managed machine with people's homes, through the action and a real inventory."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Declared conda environments: what is refused, and what follows on a host."""
 
 from __future__ import annotations

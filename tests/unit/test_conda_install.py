@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Which conda a host should have, what it has, and what follows."""
 
 from __future__ import annotations

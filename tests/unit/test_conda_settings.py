@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The variables of the role miniconda: what they mean together, and what is refused."""
 
 from __future__ import annotations

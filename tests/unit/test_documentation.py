@@ -7,19 +7,28 @@ import re
 from pathlib import Path
 
 import pytest
-from doc_blocks import ROOT, blocks, pages, to_run
+from doc_blocks import ROOT, blocks, pages, to_run, unmarked
 
 SOURCES = [*(ROOT / "molecule").glob("*/tests/*.py"), *(ROOT / "tests").glob("*.py")]
 LINK = re.compile(r"\[[^\]]*\]\((?!https?://|#|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", pages(), ids=name)
+def test_commands_stand_in_shell_blocks(page: Path) -> None:
+    assert list(unmarked(page)) == []
+
+
+@pytest.mark.parametrize("page", pages(), ids=name)
 def test_every_block_says_whether_it_is_run(page: Path) -> None:
     silent = [block.place for block in blocks(page) if not block.marker or not block.what]
     assert not silent, f"no <!-- run: … -->, <!-- values: … --> or <!-- not run: … --> above: {silent}"
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", pages(), ids=name)
 def test_what_is_said_to_be_run_is_run(page: Path) -> None:
     code = "\n".join(source.read_text() for source in SOURCES if source.name != Path(__file__).name)
     for block in blocks(page):
@@ -29,10 +38,22 @@ def test_what_is_said_to_be_run_is_run(page: Path) -> None:
             assert f'"{block.what}"' in code, f"{block.place}: no test runs {block.what}"
 
 
-@pytest.mark.parametrize("page", [*pages(), *(ROOT / "roles").glob("*/README.md")], ids=str)
+@pytest.mark.parametrize("page", pages(), ids=name)
 def test_links_lead_somewhere(page: Path) -> None:
     broken = [target for target in LINK.findall(page.read_text()) if not (page.parent / target).exists()]
     assert not broken
+
+
+# A command to hosts: a playbook of ours or an ad-hoc module. The named ones bring hosts of their own.
+TO_HOSTS = re.compile(r"\bansible(?:-playbook)? [^`\n]*(?:-m |devnode\.gpu\.)[^`\n]*")
+OWN_HOSTS = ("devnode.gpu.environments",)
+
+
+def test_every_command_to_hosts_says_which_inventory() -> None:
+    """Also those in tables."""
+    commands = [(name(page), one[0]) for page in pages() for one in TO_HOSTS.finditer(page.read_text())]
+    assert len(commands) > 20
+    assert not [one for one in commands if " -i " not in one[1] and not any(word in one[1] for word in OWN_HOSTS)]
 
 
 def test_blocks_are_found_with_their_markers() -> None:

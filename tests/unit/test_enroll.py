@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """First contact: a key is recorded only after somebody compared it. (A stand-in for ssh-keyscan is the network.)"""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The packet filter's pieces, the rule set they make, and what is refused."""
 
 from __future__ import annotations

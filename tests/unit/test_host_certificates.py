@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Host certificates: read as ssh-keygen writes them, kept while they are good, and made on the controller only."""
 
 from __future__ import annotations

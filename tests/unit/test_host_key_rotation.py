@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Host keys in stages: no stage leaves out another, and an interruption anywhere is made good by running it again."""
 
 from __future__ import annotations

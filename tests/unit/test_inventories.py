@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The inventories that come with the collection, and how Ansible connects with them: strictly, on every hop."""
 
 from __future__ import annotations
@@ -67,15 +68,27 @@ def connections(copied):
             ]
         )
     )
-    _run(copied.parent, "ansible-playbook", "-i", copied, book)
+    _run(copied.parent, "ansible-playbook", "-i", copied / "hosts.yml", book)
     return {name: json.loads((copied.parent / name).read_text()) for name in ("bastion", "gpu-01", "gpu-02")}
 
 
 def test_the_example_is_a_sound_inventory(copied):
-    hosts = json.loads(_run(copied.parent, "ansible-inventory", "-i", copied, "--list"))
+    hosts = json.loads(_run(copied.parent, "ansible-inventory", "-i", copied / "hosts.yml", "--list"))
     assert set(hosts["devnode_nodes"]["hosts"]) == {"gpu-01", "gpu-02"}
     playbook = [ROOT / "playbooks/validate.yml", "-e", "devnode_validate_host_keys=none"]
-    _run(copied.parent, "ansible-playbook", "-i", copied, *playbook)
+    _run(copied.parent, "ansible-playbook", "-i", copied / "hosts.yml", *playbook)
+
+
+def test_what_runs_keep_beside_it_is_no_inventory(copied):
+    """With the file named, as every page does; a folder would make hosts and groups of these."""
+    (copied / "known_hosts").write_text("bastion ssh-ed25519 AAAA\n")
+    (copied / "devnode_images.json").write_text('{"images": {"pytorch": "sha256:0"}}\n')
+    argv = ["ansible-inventory", "-i", copied / "hosts.yml", "--list"]
+    surroundings = environment(copied.parent)
+    done = subprocess.run(argv, env=surroundings, capture_output=True, text=True, check=True)
+    assert "[WARNING]" not in done.stdout + done.stderr
+    groups = set(json.loads(done.stdout)) - {"_meta", "all"}
+    assert groups == {"devnode", "devnode_bastions", "devnode_nodes"}
 
 
 def _strict(options, record, alias):
@@ -118,4 +131,4 @@ def test_a_node_is_reached_through_its_bastion(copied, connections):
 
 @pytest.mark.skipif(not (ROOT / "roles/pytorch_sshd").is_dir(), reason="a role that site.yml needs is not there yet")
 def test_site_reads_the_example(copied):
-    _run(copied.parent, "ansible-playbook", "-i", copied, ROOT / "site.yml", "--syntax-check")
+    _run(copied.parent, "ansible-playbook", "-i", copied / "hosts.yml", ROOT / "site.yml", "--syntax-check")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The record of host keys: foreign lines stay, ours follow the inventory, no key changes by itself."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The actions in a run of ansible-playbook: what roles get, host by host."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the plan hands to ssh_server, host_firewall and bastion is what they take, and both walls say the same."""
 
 from __future__ import annotations

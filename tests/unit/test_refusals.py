@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Each bad input ends the run in its first play, with a message for people. (All rules: test_topology_refusals.)"""
 
 from __future__ import annotations

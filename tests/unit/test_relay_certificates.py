@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Certificates of relay users: the targets of their keys, and files that take trust away for good."""
 
 from __future__ import annotations

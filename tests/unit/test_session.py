@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Who is connected, found in the processes above a module."""
 
 from __future__ import annotations

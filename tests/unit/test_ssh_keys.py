@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Public keys: what ssh-keygen takes is read the same way; what is no key is refused with its reason."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The server policy: what each version understands, what comes first, and who must not be locked out."""
 
 from __future__ import annotations

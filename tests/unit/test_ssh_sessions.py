@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Which open sessions end when keys or targets are taken away, and which stay."""
 
 from __future__ import annotations

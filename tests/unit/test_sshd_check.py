@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The checker that roles install: which file and line keeps a policy from being in effect."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The topology as a whole: what it means for each host and person, and that both ends say the same."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Whatever is wrong with an inventory is refused, with the variable, the value, the reason and what is allowed."""
 
 from __future__ import annotations

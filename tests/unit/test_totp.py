@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """One-time codes: whose secret is good, what PAM asks of whom, and the files that it keeps used codes in."""
 
 from __future__ import annotations

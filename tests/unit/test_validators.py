@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The validators let nothing through that could mean something else in a configuration file or a shell."""
 
 from __future__ import annotations

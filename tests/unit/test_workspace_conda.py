@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Miniconda in an image: what is built from, by the role miniconda's own declaration."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Inside a workspace: people's crontabs, the variables above them, and what cron says to them."""
 
 from __future__ import annotations

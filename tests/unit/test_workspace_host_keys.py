@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The workspaces' host keys: what is published, what is signed, and what their sshd is told of certificates."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Inside a workspace: which session a removed key had opened, by what sshd's log says."""
 
 from __future__ import annotations
