@@ -23,6 +23,9 @@ RATE_RE = re.compile(r"([1-9][0-9]{0,6})/(second|minute|hour)(?: burst ([1-9][0-
 REMEMBER = {"second": "1m", "minute": "10m", "hour": "4h"}
 # In the list of name servers: those that the host itself asks.
 HOSTS_OWN = "host"
+# Where clouds tell a machine who it is, for whoever asks: link-local for all, Alibaba's, Oracle's. Azure's is not
+# here, since all of it but two ports is name service. IPv6: link-local, Amazon's, Google's.
+METADATA = ("169.254.0.0/16", "100.100.100.200", "192.0.0.192", "fe80::/10", "fd00:ec2::254", "fd20:ce::254")
 INTERFACE_RE = re.compile(r"[A-Za-z0-9_.-]{1,15}|[A-Za-z0-9_.-]{1,14}\*")
 
 
@@ -49,6 +52,14 @@ class Plan:
     has_containers: bool = False
     log_group: int = 0
     log: dict[str, str] = field(default_factory=lambda: {"allow": "", "deny": ""})
+    metadata: dict[str, list[str]] = field(default_factory=lambda: split(list(METADATA)))
+    # Name servers of the host at such an address, as on Google's machines. Containers ask the host's, by themselves or
+    # through the engine.
+    metadata_resolvers: dict[str, list[str]] = field(default_factory=lambda: {"ip": [], "ip6": []})
+    # How often the table was found to be another than its file says, see firewall_live.
+    again: int = 0
+    # What nftables.service loads, when ours can go along in the same transaction.
+    nftables_conf: str = ""
 
 
 class FirewallError(ValueError):
@@ -227,6 +238,12 @@ def _is_address(text: str) -> bool:
     return True
 
 
+def _in_metadata(addresses: list[str]) -> list[str]:
+    """Those of some addresses that containers would not reach. Not the host's own: nobody outside has those."""
+    networks = [ipaddress.ip_network(network) for network in METADATA]
+    return [one for one in addresses if any(ipaddress.ip_address(one) in network for network in networks)]
+
+
 def make_plan(
     services: list[Any],
     egress: list[Any],
@@ -235,6 +252,7 @@ def make_plan(
     resolvers: list[Any],
     log_group: Any = 0,
     own_resolvers: Optional[list[str]] = None,
+    upstream_resolvers: Optional[list[str]] = None,
 ) -> Plan:
     """The role's variables as pieces, or FirewallError with everything that is wrong with them."""
     problems = Problems()
@@ -248,6 +266,7 @@ def make_plan(
     if containers:
         plan.interfaces = problems.each("host_firewall_container_interfaces", interfaces, _interface)
         _containers(problems, containers, plan)
+        plan.metadata_resolvers = split(_in_metadata([*(own_resolvers or []), *(upstream_resolvers or [])]))
     if problems.found:
         raise FirewallError("\n".join(problems.found))
     return plan

@@ -12,6 +12,8 @@ description:
   - Checks the variables of role P(devnode.gpu.host_firewall#role) and returns them as the pieces of its rule set.
   - Refuses a rule set that would not let in the ssh connection that Ansible itself came by, and one that would cut
     off containers that are there.
+  - Compares the table that filters with the file that it was loaded from. If it is another, or gone, the pieces say so,
+    and the file that is made of them differs from the one that is there, so that it is loaded again.
   - Changes nothing.
 author: The devnode.gpu authors (@devnode)
 options:
@@ -48,6 +50,10 @@ options:
     description: Number of the netfilter log group that hears of the connections of those accounts; 0 for none.
     type: int
     default: 0
+  rules:
+    description: The file that the table is loaded from.
+    type: path
+    default: /etc/devnode/firewall.nft
 attributes:
   check_mode:
     description: Runs in check mode as ever, since it changes nothing.
@@ -74,13 +80,18 @@ plan:
 
 import fnmatch
 import os
+import subprocess
 from dataclasses import asdict
 from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.devnode.gpu.plugins.module_utils import firewall, session, sshd_check
+from ansible_collections.devnode.gpu.plugins.module_utils import firewall, firewall_live, session, sshd_check
 
 SSHD = "/usr/sbin/sshd"
+NFT = "/usr/sbin/nft"
+LIST = f"{NFT} --json list table inet devnode"
+# Somebody's own comes before the distribution's.
+NFTABLES_UNITS = tuple(f"{folder}/systemd/system/nftables.service" for folder in ("/etc", "/usr/lib", "/lib"))
 
 
 def _ssh_ports() -> set[int]:
@@ -91,12 +102,48 @@ def _ssh_ports() -> set[int]:
     return {int(port) for port in effective.get("port", []) if port.isdigit()}
 
 
-def _own_resolvers() -> list[str]:
+def _read(path: str) -> Optional[str]:
     try:
-        with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as handle:
-            return firewall.name_servers(handle.read())
+        with open(path, encoding="utf-8", errors="replace") as handle:
+            return handle.read()
     except OSError:
-        return []
+        return None
+
+
+def _resolvers(path: str) -> list[str]:
+    return firewall.name_servers(_read(path) or "")
+
+
+def _said(*argv: str) -> Optional[str]:
+    """What a command prints; None when it fails."""
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    return done.stdout if done.returncode == 0 else None
+
+
+def _is_as_meant(rules: str) -> bool:
+    """Whether the table that filters is what the file makes in a network of its own. Where there can be no such
+    network, it has to be there at least."""
+    live = _said(*LIST.split())
+    if live is None:
+        return False
+    # As one program: a network of its own that nothing else is in goes with it.
+    meant = _said("unshare", "--net", "/bin/sh", "-c", f'{NFT} -f "$1" && {LIST}', "sh", rules)
+    return meant is None or firewall_live.same(live, meant)
+
+
+def _again(rules: str) -> int:
+    """How often the file has been loaded again, with this time, if it has to be."""
+    text = _read(rules)
+    if text is None:
+        return 0
+    before = firewall_live.times_again(text)
+    return before if not os.path.exists(NFT) or _is_as_meant(rules) else before + 1
+
+
+def _nftables_conf() -> str:
+    found = [text for text in map(_read, NFTABLES_UNITS) if text is not None]
+    # Not installed yet, in check mode: as Debian has it.
+    return firewall_live.loaded_by(found[0]) if found else "/etc/nftables.conf"
 
 
 def _present() -> Optional[firewall.Present]:
@@ -127,6 +174,7 @@ def main() -> None:
             "containers": {"type": "dict", "default": {}},
             "container_interfaces": {"type": "list", "elements": "str", "default": ["docker0", "br-*"]},
             "egress_log_group": {"type": "int", "default": 0},
+            "rules": {"type": "path", "default": "/etc/devnode/firewall.nft"},
         },
         supports_check_mode=True,
     )
@@ -141,7 +189,9 @@ def main() -> None:
             given["container_interfaces"],
             given["egress_resolvers"],
             given["egress_log_group"],
-            _own_resolvers(),
+            _resolvers("/etc/resolv.conf"),
+            # Behind systemd-resolved, whose own address no container can ask: those that engines take instead.
+            _resolvers("/run/systemd/resolve/resolv.conf"),
         )
     except firewall.FirewallError as error:
         module.fail_json(msg=str(error))
@@ -151,6 +201,8 @@ def main() -> None:
     problems = firewall.refusals(plan, _present(), _bridges(given["container_interfaces"]))
     if problems:
         module.fail_json(msg="\n".join(problems))
+    plan.again = _again(given["rules"])
+    plan.nftables_conf = _nftables_conf()
     module.exit_json(changed=False, plan=asdict(plan))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jinja2
 import pytest
-from ansible_collections.devnode.gpu.plugins.module_utils import firewall
+from ansible_collections.devnode.gpu.plugins.module_utils import firewall, firewall_live
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,13 +23,13 @@ def plan(services=(SSH,), egress=(), containers=None, interfaces=("docker0", "br
     )
 
 
-def render(made):
+def render(made, template=TEMPLATE, **more):
     environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)  # noqa: S701
-    template = environment.from_string(TEMPLATE.read_text())
-    return template.render(
+    return environment.from_string(template.read_text()).render(
         plan=asdict(made),
         address_type={"ip": "ipv4_addr", "ip6": "ipv6_addr"},
         source={"ip": "ip saddr", "ip6": "ip6 saddr & ffff:ffff:ffff:ffff::"},
+        **more,
     )
 
 
@@ -175,6 +175,31 @@ def test_the_hosts_own_name_servers():
         firewall.make_plan([SSH], [], {}, [], ["host"], 0, [])
 
 
+def test_a_name_server_at_the_metadata_address_answers_and_nothing_else_there_does():
+    """Google's machines have 169.254.169.254 for both."""
+    made = firewall.make_plan([SSH], [], {"outbound": True}, ["br-*"], [], 0, ["169.254.169.254", "192.0.2.53"])
+    assert made.metadata_resolvers == {"ip": ["169.254.169.254"], "ip6": []}
+    chain = render(made).split("chain from_containers")[1]
+    name_server = "ip daddr { 169.254.169.254 } meta l4proto { tcp, udp } th dport 53 counter accept"
+    assert chain.index(name_server) < chain.index(
+        "ip daddr { 100.100.100.200, 169.254.0.0/16, 192.0.0.192 } counter reject"
+    )
+    assert "192.0.2.53" not in chain
+
+
+def test_name_servers_behind_systemd_resolved_count_as_well():
+    own, upstream = ["127.0.0.53"], ["169.254.169.254", "fd20:ce::254"]
+    made = firewall.make_plan([SSH], [], {"outbound": True}, ["br-*"], [], 0, own, upstream)
+    assert made.metadata_resolvers == {"ip": ["169.254.169.254"], "ip6": ["fd20:ce::254"]}
+
+
+def test_no_name_server_is_let_through_that_is_not_the_hosts_or_when_nothing_goes_out():
+    text = render(plan(containers={"outbound": True}))
+    assert "dport 53" not in text
+    made = firewall.make_plan([SSH], [], {"outbound": False}, ["br-*"], [], 0, ["169.254.169.254"])
+    assert "dport 53" not in render(made)
+
+
 def test_what_containers_may_reach_all_the_same():
     reach = [{"address": "192.0.2.11", "port": 5000}, {"address": "::5", "port": 53, "protocol": "udp"}]
     text = render(plan(containers={"reach": reach}))
@@ -201,3 +226,38 @@ def test_the_rules_are_loaded_after_the_guard_and_before_the_network():
     (before,) = (line for line in unit.splitlines() if line.startswith("Before="))
     assert "devnode-guard-boot.service" in after
     assert {"network-pre.target", "ssh.service", "docker.service"} <= set(before.removeprefix("Before=").split())
+
+
+def test_a_table_that_was_another_makes_another_file():
+    made = plan()
+    first = render(made)
+    made.again = 3
+    (line,) = set(render(made).splitlines()) - set(first.splitlines())
+    assert line.startswith("# Loaded again 3 times")
+    assert firewall_live.times_again(render(made)) == 3
+
+
+def test_for_an_emergency_who_is_listed_reaches_what_is_listed():
+    egress = [{"uid": 2001, "targets": [{"address": "192.0.2.11", "port": 22}]}]
+    made = plan([{**SSH, "rate": "1/minute"}], egress, {"published": [NLP], "reach": [{"address": "::5", "port": 1}]})
+    text = render(made, TEMPLATE.parent / "emergency.nft.j2", __host_firewall_rules="/etc/rules")
+    assert "ip saddr { 192.0.2.0/24 } tcp dport 22 accept" in text
+    assert "ip6 saddr { 2001:db8::/32 } tcp dport 22 accept" in text
+    assert "meta skuid { 2001 } reject" in text
+    assert text.count("policy drop") == 2
+    assert "limit" not in text
+    assert "2222" not in text
+    assert "flush" not in text
+
+
+def test_other_rules_and_ours_are_one_transaction():
+    drop_in = TEMPLATE.parent / "nftables.service.j2"
+    text = render(plan(), drop_in, conf="/etc/nftables.conf", __host_firewall_rules="/etc/rules")
+    both = """/usr/sbin/nft 'include "/etc/nftables.conf"; include "/etc/rules"'"""
+    assert f"ExecStart=\nExecStart={both}\nExecReload=\nExecReload={both}\n" in text
+    text = render(plan(), drop_in, conf="", __host_firewall_rules="/etc/rules")
+    assert [line for line in text.splitlines() if line.startswith("Exec")] == [
+        "ExecStartPost=/usr/sbin/nft -f /etc/rules",
+        "ExecReload=/usr/sbin/nft -f /etc/rules",
+        "ExecStopPost=/usr/sbin/nft -f /etc/rules",
+    ]
