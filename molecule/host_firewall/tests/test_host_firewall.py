@@ -226,7 +226,8 @@ def test_a_name_server_at_the_metadata_address_answers_names_and_nothing_else():
     root("outside", f"ip address replace {METADATA[0]} dev eth0; systemctl is-active -q listen-53 || "
                     "systemd-run -q --unit=listen-53 python3 -m http.server --bind :: 53")  # fmt: skip
     udp = ("import socket\nsocket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
-           f"socket.bind(({METADATA[0]!r}, 53))\nwhile True:\n    data, who = socket.recvfrom(100)\n    socket.sendto(data, who)\n")  # fmt: skip
+           f"socket.bind(({METADATA[0]!r}, 53))\nwhile True:\n"
+           "    data, who = socket.recvfrom(100)\n    socket.sendto(data, who)\n")  # fmt: skip
     root("outside", f"cat > /root/udp.py <<'END'\n{udp}END\nsystemctl is-active -q udp-53 || "
                     "systemd-run -q --unit=udp-53 python3 /root/udp.py")  # fmt: skip
     root("node", f"ip route replace {METADATA[0]} via {outside}; cp --dereference /etc/resolv.conf /root/resolv.conf")
