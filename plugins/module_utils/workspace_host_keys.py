@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import glob
-from typing import Any, Dict, Iterable, List
+from typing import Any, Container, Dict, Iterable, List
 
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public_key
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError
@@ -52,8 +52,11 @@ def to_sign(workspaces: Iterable[Workspace], options: Options) -> List[Dict[str,
     return found
 
 
-def activate(workspaces: Iterable[Workspace], options: Options) -> List[Dict[str, Any]]:
-    """How a running container takes a certificate over: its sshd reads its keys again, and open sessions stay."""
+def activate(workspaces: Iterable[Workspace], options: Options, running: Container[str]) -> List[Dict[str, Any]]:
+    """How a running container takes a certificate over: its sshd reads its keys again, and open sessions stay.
+
+    One that does not run has nothing to take over: it reads them when it starts.
+    """
     program = "/usr/local/sbin/devnode-workspace"
     return [
         {
@@ -61,6 +64,7 @@ def activate(workspaces: Iterable[Workspace], options: Options) -> List[Dict[str
             "when_changed": [f"{folder(item.name, options)}/*"],
         }
         for item in workspaces
+        if item.container in running
     ]
 
 

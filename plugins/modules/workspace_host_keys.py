@@ -80,10 +80,12 @@ def main() -> None:
     if problems:
         module.fail_json(msg="\n".join(problems))
     options = model.Options()
+    docker = module.get_bin_path("docker")
+    running = module.run_command([docker, "ps", "--format", "{{.Names}}"])[1].split() if docker else []
     module.exit_json(
         changed=False,
         wanted=host_keys.to_sign(workspaces, options),
-        activate=host_keys.activate(workspaces, options),
+        activate=host_keys.activate(workspaces, options, running),
     )
 
 

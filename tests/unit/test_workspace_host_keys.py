@@ -97,13 +97,20 @@ def test_after_a_rotation_the_certificate_of_the_next_key_does_not_pass_for_the_
 
 
 def test_only_the_containers_whose_files_changed_are_told(options: model.Options) -> None:
-    first, second = host_keys.activate(both(), options)
+    running = [item.container for item in both()]
+    first, second = host_keys.activate(both(), options, running)
     assert first["argv"][:3] == ["docker", "exec", "devnode-nlp"]
     changed = host_keys.to_sign(both(), options)[0]["path"]
     assert [any(fnmatch.fnmatchcase(changed, one) for one in item["when_changed"]) for item in (first, second)] == [
         True,
         False,
     ]
+
+
+def test_a_container_that_does_not_run_is_told_nothing(options: model.Options) -> None:
+    (only,) = host_keys.activate(both(), options, [both()[1].container])
+    assert only["argv"][2] == both()[1].container
+    assert host_keys.activate(both(), options, []) == []
 
 
 def test_a_key_that_was_made_anew_is_handed_to_the_running_container(tmp_path: Path) -> None:
