@@ -75,6 +75,11 @@ def restart(host: str, until: str) -> None:
     wait_until(lambda: outside(host, "systemctl", "is-active", until).returncode == 0, f"{until} is up on {host}")
 
 
+def upgrades(run: Callable[[str], str]) -> str:
+    """What apt would install or upgrade now. `run`: what a script prints on a host; it fails with the script."""
+    return run("plan=$(apt-get --simulate dist-upgrade) && printf '%s\\n' \"$plan\" | sed -n '/^Inst/p'")
+
+
 def tiny_image(host: Any, name: str = "lab/tiny:1") -> str:
     """An image in the host's engine, made of the host's own shell; no registry is asked."""
     if host.run(f"docker image inspect {name}").rc != 0:

@@ -94,7 +94,7 @@ def test_containerd_has_cdi_on_and_keeps_what_others_set(host: Any) -> None:
 
 def test_a_pod_has_the_gpu_that_was_asked_for_and_no_other(host: Any, pod: str) -> None:
     """Through the CRI, by CDI names, as Kubernetes' device plugin asks; the runtime is the one that the role set up."""
-    look = "sh -c 'ls /dev; nvidia-smi -L || true'"
+    look = "sh -c 'ls /dev && nvidia-smi -L'"
     for device, uuid in (("nvidia.com/gpu=0", UUID_0), ("nvidia.com/gpu=1", UUID_1)):
         said = host.check_output(f"{pod} {device} {look}").splitlines()
         nodes = [line for line in said if line.startswith("nvidia")]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import testinfra
-from scenario_hosts import Done, play, root
+from scenario_hosts import Done, play, root, upgrades
 
 FACT = "/etc/ansible/facts.d/devnode_gpu.fact"
 LOADED = "/proc/driver/nvidia/version"
@@ -44,8 +44,7 @@ class Host:
         return self.run("nvidia-smi --query-gpu=driver_version --format=csv,noheader").splitlines()[0]
 
     def upgrades(self) -> str:
-        # grep ends with 1 when nothing would be upgraded, which is an answer.
-        return self.run("apt-get --simulate dist-upgrade | grep ^Inst || true")
+        return upgrades(self.run)
 
     def started(self) -> str:
         return self.run("systemctl show --property=UserspaceTimestamp --value")
