@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,17 @@ def play(*arguments: str) -> Done:
     argv = ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], *arguments, str(SCENARIO / "converge.yml")]
     environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
     return subprocess.run(argv, capture_output=True, text=True, check=False, env=environment, timeout=300)
+
+
+def kill_while_waiting(file_set: str, hosts: Sequence[str], *arguments: str) -> None:
+    """`kill -9` of the scenario's play when its guarded change is in effect on these hosts, and not yet confirmed."""
+    argv = ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], *arguments, str(SCENARIO / "converge.yml")]
+    run = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    state = f"/var/lib/devnode/guard/{file_set}/state.json"
+    for host in hosts:
+        wait_until(lambda host=host: '"waiting"' in outside(host, "cat", state).stdout, f"a changed {host}")  # type: ignore[misc]
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
 
 
 def wait_until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import ast
 import json
 import os
-import signal
 import socket
 import subprocess
 import time
@@ -15,7 +14,7 @@ from dataclasses import asdict
 
 import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils import firewall
-from scenario_hosts import SCENARIO, address, connect, play, root, ssh
+from scenario_hosts import address, connect, kill_while_waiting, play, root, ssh, wait_until
 
 HOSTS = ("plain", "node")
 STRANGER = "10.203.255.77"
@@ -456,36 +455,18 @@ def look():
     return root("plain", "nft list table inet devnode | sed 's/counter packets .* bytes [0-9]*//; /elements/d'")
 
 
-def at_the_console(command):
-    """Where no network is needed."""
-    argv = ["docker", "exec", f"{CONTAINER}-plain", "sh", "-c", command]
-    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
-
-
-def until(condition, seconds):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(0.3)
-
-
 def answers():
     return ssh("plain", "true").returncode == 0
 
 
 def test_a_rule_that_drops_the_controller_and_ansible_killed_and_a_reboot_in_between():
     before = look()
-    argv = ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "--limit", "plain,outside"]
-    argv += ["-e", instead(), "-e", "host_firewall_guard_window=600", str(SCENARIO / "converge.yml")]
-    run = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    state = "cat /var/lib/devnode/guard/host_firewall/state.json"
-    until(lambda: '"waiting"' in at_the_console(state), 40)
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
+    window = "host_firewall_guard_window=600"
+    kill_while_waiting("host_firewall", ["plain"], "--limit", "plain,outside", "-e", instead(), "-e", window)
     assert connect_from_here() == "dropped"
     restart = ["docker", "restart", "--time", "5", f"{CONTAINER}-plain"]
     subprocess.run(restart, check=True, capture_output=True, timeout=60)
-    until(answers, 40)
+    wait_until(answers, "plain answers again")
     assert look() == before
     units = "devnode-guard-boot devnode-firewall ssh"
     order = root("plain", f"systemctl show -P ActiveEnterTimestampMonotonic {units}").split()

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import time
 
-from scenario_hosts import FOLDER, SCENARIO, play, root, ssh
+from scenario_hosts import FOLDER, kill_while_waiting, outside, play, root, ssh, wait_until
 
 HOSTS = ("debian12", "debian13")
 DROP_IN = "/etc/ssh/sshd_config.d/00-devnode.conf"
@@ -48,29 +46,12 @@ def failed_on_both(done, *words):
         assert text.count(word) >= len(HOSTS), (word, text)
 
 
-def at_the_console(host, command):
-    """Where no network is needed."""
-    argv = ["docker", "exec", f"{PREFIX}-ssh_server-{host}", "sh", "-c", command]
-    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
-
-
-def until(condition, seconds):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(0.2)
-
-
 def start_and_kill(variables, window):
-    """`kill -9` of ansible when the new policy is in effect and nobody has confirmed it."""
-    argv = ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "-e", variables]
-    argv += ["-e", f"ssh_server_guard_window={window}", str(SCENARIO / "converge.yml")]
-    run = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    state = "cat /var/lib/devnode/guard/ssh_server/state.json"
-    for host in HOSTS:
-        until(lambda host=host: '"waiting"' in at_the_console(host, state), 40)
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
+    kill_while_waiting("ssh_server", HOSTS, "-e", variables, "-e", f"ssh_server_guard_window={window}")
+
+
+def answers():
+    return all(ssh(host, "true").returncode == 0 for host in HOSTS)
 
 
 def next_run_says(reason):
@@ -101,16 +82,15 @@ def test_a_port_that_another_program_has_and_an_sshd_that_ends_over_it():
         failed_on_both(done, "the host put the old files back by itself")
     finally:
         for host in HOSTS:
-            at_the_console(host, "systemctl stop squatter")
+            outside(host, "systemctl", "stop", "squatter")
     assert policies() == before
-    assert all(ssh(host, "true").returncode == 0 for host in HOSTS)
+    assert answers()
 
 
 def test_a_list_of_users_without_the_operator_and_ansible_killed():
     before = policies()
     start_and_kill(instead("AllowUsers somebody"), WINDOW)
-    for host in HOSTS:
-        until(lambda host=host: ssh(host, "true").returncode == 0, WINDOW + 8)
+    wait_until(answers, "both let us in again")
     assert policies() == before
     next_run_says(f"no new connection confirmed it within {WINDOW} s")
     assert policies() == before
@@ -120,11 +100,11 @@ def test_a_wrong_port_and_a_reboot_before_anybody_notices():
     before = policies()
     start_and_kill(instead("Port 2222"), 600)
     for host in HOSTS:
-        assert ":2222" in at_the_console(host, "ss -Hltn")
+        assert ":2222" in outside(host, "ss", "-Hltn").stdout
     argv = ["docker", "restart", "--time", "5", *(f"{PREFIX}-ssh_server-{host}" for host in HOSTS)]
     subprocess.run(argv, check=True, capture_output=True, timeout=90)
+    wait_until(answers, "both let us in again")
     for host in HOSTS:
-        until(lambda host=host: ssh(host, "true").returncode == 0, 40)
         order = root(host, "systemctl show -P ActiveEnterTimestampMonotonic devnode-guard-boot ssh").split()
         assert int(order[0]) < int(order[1])
     assert policies() == before
