@@ -47,7 +47,7 @@ EXAMPLES = r"""
 - name: Write the kits
   devnode.gpu.ssh_kits:
     views: "{{ ssh_client_config_views }}"
-    directory: "{{ inventory_dir }}/kits"
+    directory: "{{ inventory_dir }}-kits"
 """
 
 RETURN = r"""

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What docs/ci gives to other people's repositories keeps its promises."""
+"""What docs/ci gives to other people's repositories keeps its promises.
+
+The scenario first_fleet runs fleet.sh on hosts.
+"""
 
 from __future__ import annotations
 
