@@ -7,13 +7,18 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import stat
 import time
-from typing import Dict, List, Set
+from typing import Dict, List, Optional, Set
 
 from ansible_collections.devnode.gpu.plugins.module_utils.accounts_plan import Account, Live
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_commands import COMMAND_ENV, run_command
 
 PATIENCE = 3.0
+# What runs for an account without anybody logging in; userdel leaves it. By name: Debian's cron, others', units that go
+# on. By the owner's number: jobs of at.
+BY_NAME = ("/var/spool/cron/crontabs/{}", "/var/spool/cron/{}", "/var/lib/systemd/linger/{}")
+BY_NUMBER = ("/var/spool/cron/atjobs", "/var/spool/at")
 
 
 def read_live() -> Live:
@@ -55,6 +60,27 @@ def read_live() -> Live:
 def _lines(path: str) -> List[str]:
     with open(path, encoding="utf-8", errors="surrogateescape") as stream:
         return [line.rstrip("\n") for line in stream if line.strip() and not line.startswith(("#", "+", "-"))]
+
+
+def scheduled_for(name: str, uid: int, root: str = "") -> List[str]:
+    """Files by which something would start for an account, also for the next one of that name or number."""
+    found = [root + path.format(name) for path in BY_NAME]
+    for directory in BY_NUMBER:
+        try:
+            entries = sorted(os.listdir(root + directory))
+        except OSError:
+            continue
+        found += [f"{root}{directory}/{entry}" for entry in entries if _owner(f"{root}{directory}/{entry}") == uid]
+    return [path for path in found if _owner(path) is not None]
+
+
+def _owner(path: str) -> Optional[int]:
+    """Whose file it is; None for what is no file."""
+    try:
+        state = os.lstat(path)
+    except OSError:
+        return None
+    return state.st_uid if stat.S_ISREG(state.st_mode) else None
 
 
 def processes_of(uids: Set[int]) -> List[int]:

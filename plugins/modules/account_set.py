@@ -12,7 +12,7 @@ description:
   - Describes accounts that belong together (a role's, usually) as one set, and makes the host have exactly these.
     One task and one round trip, however many people there are.
   - The set is B(owned). A manifest on the host remembers which accounts and groups the set made. What is no longer
-    listed is removed at the next run, its sessions and processes ended first. Accounts that were there before are
+    listed is removed at the next run, with its crontab and its jobs of at, its sessions and processes ended first. Accounts that were there before are
     never removed.
   - Accounts have the password C(*). No password fits it, and sshd does not take the account for locked.
   - Processes in containers are not ended, even where they have the number of an account that is removed.
@@ -160,6 +160,11 @@ ended:
   description: Number of processes of removed accounts that were ended.
   returned: always
   type: int
+unscheduled:
+  description: Crontabs, jobs of at, and marks that keep units running (linger) of removed accounts. They were removed.
+  returned: always
+  type: list
+  elements: str
 kept_homes:
   description: Home directories of removed accounts that are still there.
   returned: always
@@ -167,6 +172,7 @@ kept_homes:
   elements: str
 """
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -174,7 +180,7 @@ from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.devnode.gpu.plugins.module_utils import session
-from ansible_collections.devnode.gpu.plugins.module_utils.accounts_host import end_processes, read_live
+from ansible_collections.devnode.gpu.plugins.module_utils.accounts_host import end_processes, read_live, scheduled_for
 from ansible_collections.devnode.gpu.plugins.module_utils.accounts_plan import (
     Account,
     AccountPlan,
@@ -241,6 +247,7 @@ class AccountSet:
             "removed": [],
             "released": [],
             "ended": 0,
+            "unscheduled": [],
             "kept_homes": [],
         }
 
@@ -345,7 +352,15 @@ class AccountSet:
         for step in steps:
             if step.kind == "remove":
                 run_command({"argv": ["usermod", "-e", "1", step.name]})
+                self._unschedule(step)
         self.result["ended"] = end_processes({step.uid for step in steps})
+
+    def _unschedule(self, step: Step) -> None:
+        """Otherwise it would go on for whoever gets the login or the number next."""
+        for path in scheduled_for(step.name, step.uid):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            self.result["unscheduled"].append(path)
 
     def _command(self, step: Step) -> None:
         outcome = run_command({"argv": step.argv})
