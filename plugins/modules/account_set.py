@@ -12,8 +12,8 @@ description:
   - Describes accounts that belong together (a role's, usually) as one set, and makes the host have exactly these.
     One task and one round trip, however many people there are.
   - The set is B(owned). A manifest on the host remembers which accounts and groups the set made. What is no longer
-    listed is removed at the next run, with its crontab and its jobs of at, its sessions and processes ended first. Accounts that were there before are
-    never removed.
+    listed is removed at the next run, with its crontab and its jobs of at, its sessions and processes ended first.
+    Accounts that were there before are never removed.
   - Accounts have the password C(*). No password fits it, and sshd does not take the account for locked.
   - Processes in containers are not ended, even where they have the number of an account that is removed.
 options:

@@ -58,25 +58,6 @@ def test_a_leaver_is_out_at_once(hosts: Hosts) -> None:
     hosts.answer("pkill -9 -u 4500; rm -r /home/eve")
 
 
-def test_a_leaver_leaves_nothing_that_starts_again(hosts: Hosts) -> None:
-    """userdel leaves crontabs and jobs, and they would run for the next one with that login or number."""
-    hosts.everywhere("apt-get update -q && apt-get install -q -y --no-install-recommends cron at")
-    accounts(hosts, person("eve", 4500), person("fay", 4501))
-    hosts.everywhere(
-        "for who in eve fay; do echo '0 0 1 1 * true' | crontab -u $who -; mkdir -p /var/lib/systemd/linger; "
-        "touch /var/lib/systemd/linger/$who; echo true | runuser -u $who -- at -q a now + 100 days 2>&1; done"
-    )
-    for result in accounts(hosts, person("fay", 4501)).values():
-        assert len(result["unscheduled"]) == 3
-    accounts(hosts, person("eve", 4500), person("fay", 4501))
-    look = "crontab -l -u eve 2>&1; ls /var/lib/systemd/linger; crontab -l -u fay; atq | wc -l"
-    assert hosts.answer(look) == "no crontab for eve\nfay\n0 0 1 1 * true\n1"
-    accounts(hosts)
-    assert hosts.answer("ls /var/spool/cron/crontabs /var/lib/systemd/linger; atq; rm -r /home/eve /home/fay") == (
-        "/var/lib/systemd/linger:\n\n/var/spool/cron/crontabs:"
-    )
-
-
 def test_somebody_elses_account_is_refused(hosts: Hosts) -> None:
     clashes = [person("automation", 4600), person("dave", 2001)]
     for result in accounts(hosts, *clashes, person("root2", 0), person("ada", 2001)).values():
