@@ -136,5 +136,4 @@ def relays(people: Any, group: str = "devnode-relay", directory: str = "/etc/dev
         files += _no_manager(person["uid"])
     if problems.found:
         raise AccessError("\n".join(problems.found))
-    arguments = [f"--user={name}" for name in _names(accounts)[:1]]
-    return {"accounts": accounts, "files": files, "names": _names(accounts), "check_arguments": arguments}
+    return {"accounts": accounts, "files": files, "names": _names(accounts)}

@@ -72,6 +72,15 @@ USER_KEY_ALGORITHMS = (
 )
 RSA_MIN_BITS = 3072
 
+# Where keys come from besides files: closed for people whose keys are ours, nobody else's matter. With "none" as a
+# command sshd logs, for each key that it does not know, that it skips the command.
+OTHER_KEY_SOURCES = (
+    "AuthorizedKeysCommand",
+    "AuthorizedPrincipalsCommand",
+    "AuthorizedPrincipalsFile",
+    "TrustedUserCAKeys",
+)
+
 # Keywords by the version that brought them; a server before it would refuse the file.
 SINCE: dict[str, Version] = {
     "KbdInteractiveAuthentication": (8, 7),
@@ -266,10 +275,12 @@ def sections(wishes: Wishes, facts: Facts) -> list[Section]:
         result.append(Section("Nobody else.", [f"AllowGroups {allowed}"]))
     result.append(
         Section(
-            "Operators: only the keys that the inventory gives them. One in a home would outlive its owner's access.",
+            "Operators: only the keys that the inventory gives them. One in a home would outlive its owner's access, "
+            "would one of a cloud's agent, a directory or an authority. For everybody else those go on counting.",
             [
                 f"Match Group {wishes.operators_group}",
                 f"    AuthorizedKeysFile {wishes.keys_directory}/%u",
+                *(f"    {keyword} none" for keyword in OTHER_KEY_SOURCES),
             ],
         )
     )

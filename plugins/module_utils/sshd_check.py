@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import getopt
 import glob
 import grp
 import ipaddress
@@ -25,13 +26,25 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Optional
 
 SSHD_CONFIG = "/etc/ssh/sshd_config"
 USER_LISTS = ("denyusers", "allowusers", "denygroups", "allowgroups")
-# Options that the distribution's unit puts on sshd's command line. They win over every file.
-OPTION_FILES = {"/etc/default/ssh": "SSHD_OPTS", "/etc/sysconfig/sshd": "OPTIONS"}
+# What a unit puts on sshd's command line wins over every file. The first of them that is there is the host's; what
+# several directories have counts from the first.
+UNITS = ("ssh.service", "sshd.service")
+UNIT_DIRECTORIES = (
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+)
+# Options of sshd: of these, the ones that say something about its configuration go to sshd -T.
+OPTIONS = "C:E:b:c:f:g:h:k:o:p:u:46DGQRTdeiqrtV"
+CONFIGURING = ("-o", "-p", "-h", "-c", "-f", "-4", "-6")
 # One keyword under two names, and one value under two names.
 SAME_KEYWORD = {
     "challengeresponseauthentication": "kbdinteractiveauthentication",
@@ -249,37 +262,163 @@ def _groups(user: str) -> list[str]:
     return [group.gr_name for group in grp.getgrall() if group.gr_gid in numbers]
 
 
-def command_line(root: str = "") -> tuple[list[str], list[Setting]]:
-    """What the distribution's unit adds to sshd's command line: the words, and the settings among them."""
-    for path, name in OPTION_FILES.items():
+@dataclass(frozen=True)
+class Word:
+    """One word of a command line, and the line that it comes from."""
+
+    text: str
+    path: str
+    line: int
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What sshd was or will be started with: options for sshd -T, the settings among them, and the file it reads."""
+
+    options: tuple[str, ...] = ()
+    settings: tuple[Setting, ...] = ()
+    config: str = ""
+
+
+def unit_lines(root: str = "") -> list[tuple[str, str, str, int]]:
+    """KEY=VALUE of sshd's unit and of its drop-ins, in systemd's order, each with file and line."""
+    found = [
+        f"{place}/{unit}" for unit in UNITS for place in UNIT_DIRECTORIES if os.path.isfile(f"{root}{place}/{unit}")
+    ]
+    drop_ins: dict[str, str] = {}
+    for place in UNIT_DIRECTORIES:
+        # Debian's sshd.service is another name of ssh.service, and brings its drop-ins along.
+        for unit in (*UNITS, "service"):
+            for path in glob.glob(f"{root}{place}/{unit}.d/*.conf"):
+                drop_ins.setdefault(os.path.basename(path), path[len(root) :])
+    lines = []
+    for path in [*found[:1], *(drop_ins[name] for name in sorted(drop_ins))] if found else []:
+        lines += [(key, value, path, number) for number, key, value in _assignments(root + path)]
+    return lines
+
+
+def _assignments(path: str) -> list[tuple[int, str, str]]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as handle:
+            lines = handle.read().splitlines()
+    except OSError:
+        return []
+    found, whole, first = [], "", 0
+    for number, line in enumerate(lines, 1):
+        whole, first = (f"{whole} {line}", first) if whole else (line, number)
+        if whole.endswith("\\"):
+            whole = whole[:-1]
+            continue
+        key, equals, value = whole.strip().partition("=")
+        if equals and key[:1] not in ("#", ";", "["):
+            found.append((first, key.strip(), value.strip()))
+        whole = ""
+    return found
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()
+
+
+def _variables(lines: list[tuple[str, str, str, int]], root: str) -> dict[str, Word]:
+    """The environment that a unit gives; what comes from a file counts more."""
+    found: dict[str, Word] = {}
+    for key, value, path, number in lines:
+        if key == "Environment":
+            for pair in _split(value):
+                name, _equals, text = pair.partition("=")
+                found[name] = Word(text, path, number)
+    for key, value, _path, _number in lines:
+        if key == "EnvironmentFile":
+            name = value.lstrip("-")
+            for number, variable, text in _assignments(root + name):
+                found[variable] = Word(" ".join(_split(text)), name, number)
+    return found
+
+
+def unit_command(root: str = "") -> list[Word]:
+    """The words that the unit starts sshd with, where there is a unit."""
+    lines = unit_lines(root)
+    variables = _variables(lines, root)
+    starts = [(value, path, number) for key, value, path, number in lines if key == "ExecStart"]
+    if not starts or not starts[-1][0]:
+        return []
+    value, path, number = starts[-1]
+    words = []
+    for text in _split(value.lstrip("@-:+!")):
+        whole = re.fullmatch(r"\$([A-Za-z_][A-Za-z0-9_]*)", text)
+        known = variables.get(whole.group(1)) if whole else None
+        if known:
+            words += [Word(part, known.path, known.line) for part in _split(known.text)]
+        elif not whole:
+            text = re.sub(
+                r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}",
+                lambda name: variables.get(name.group(1), Word("", "", 0)).text,
+                text,
+            )
+            words.append(Word(text.replace("%%", "%"), path, number))
+    return words
+
+
+def running_command(proc: str = "/proc") -> list[Word]:
+    """The words that the sshd which listens now was started with, as its title shows them. Not that of a container."""
+    for path in glob.glob(f"{proc}/[0-9]*/cgroup"):
+        process = os.path.dirname(path)
         try:
-            with open(root + path, encoding="utf-8", errors="replace") as handle:
-                lines = handle.read().splitlines()
+            with open(path, encoding="utf-8", errors="replace") as handle:
+                units = [line.rstrip("\n").rsplit("/", 1)[-1] for line in handle]
+            if not set(units) & set(UNITS) or os.readlink(f"{process}/ns/pid") != os.readlink(f"{proc}/self/ns/pid"):
+                continue
+            with open(f"{process}/cmdline", encoding="utf-8", errors="replace") as handle:
+                title = handle.read().replace("\0", " ")
         except OSError:
             continue
-        for number, line in enumerate(lines, 1):
-            key, _equals, value = line.strip().partition("=")
-            if key.strip() == name:
-                words = _words(value)
-                return words, _options(words, path, number)
-    return [], []
+        shown = re.match(r"sshd: (.*) \[listener\]", title)
+        if shown:
+            return [Word(text, f"{process}/cmdline", 1) for text in _rejoined(shown.group(1).split())]
+    return []
 
 
-def _words(value: str) -> list[str]:
-    try:
-        return [word for part in shlex.split(value) for word in shlex.split(part)]
-    except ValueError:
-        return []
-
-
-def _options(words: list[str], path: str, line: int) -> list[Setting]:
-    found = []
-    for index, word in enumerate(words):
-        text = words[index + 1] if word == "-o" and index + 1 < len(words) else word[2:] if word[:2] == "-o" else ""
-        parsed = re.match(r"([A-Za-z0-9]+)[=\s]\s*(.*)$", text)
-        if parsed:
-            found.append(Setting(path, line, canonical(parsed.group(1)), parsed.group(2)))
+def _rejoined(words: list[str]) -> list[str]:
+    """Options with a space in them, which a title does not quote: the next word with a dash begins the next one."""
+    found: list[str] = []
+    for word in words:
+        if len(found) > 1 and found[-2] == "-o" and not word.startswith("-"):
+            found[-1] += f" {word}"
+        else:
+            found.append(word)
     return found
+
+
+def understood(words: list[Word]) -> CommandLine:
+    """What a command line says about the configuration."""
+    try:
+        pairs, _rest = getopt.getopt([word.text for word in words[1:]], OPTIONS)
+    except getopt.GetoptError:
+        pairs = []
+    options: list[str] = []
+    settings: list[Setting] = []
+    config = ""
+    for option, value in pairs:
+        if option not in CONFIGURING:
+            continue
+        options += [option, value] if value else [option]
+        config = value if option == "-f" else config
+        parsed = re.match(r"([A-Za-z0-9]+)[=\s]\s*(.*)$", value if option == "-o" else f"port={value}")
+        if option in ("-o", "-p") and parsed:
+            source = next(word for word in words[1:] if word.text.endswith(value))
+            settings.append(Setting(source.path, source.line, canonical(parsed.group(1)), parsed.group(2)))
+    return CommandLine(tuple(options), tuple(settings), config)
+
+
+def command_lines(root: str = "", proc: str = "/proc") -> list[CommandLine]:
+    """How sshd will be started, and how the one that runs was, where that is something else."""
+    unit, running = unit_command(root), running_command(proc)
+    shown = [" ".join(word.text for word in words) for words in (unit, running)]
+    return [understood(unit), *([understood(running)] if running and shown[0] != shown[1] else [])]
 
 
 def listening_ports(proc: str = "/proc") -> set[int]:
@@ -322,45 +461,138 @@ def _wait_for(ports: set[int], seconds: float) -> set[int]:
     return ports - listening_ports()
 
 
+def criteria(match: str) -> Optional[dict[str, list[str]]]:
+    """The users, groups and addresses that a Match line names. None: it asks for something else as well."""
+    words = re.sub(r"\s*=\s*", " ", match).replace('"', "").split()
+    found = {words[at].lower(): words[at + 1].split(",") for at in range(0, len(words) - 1, 2)}
+    return found if len(words) == 2 * len(found) and set(found) <= {"user", "group", "address"} else None
+
+
+def _fits(patterns: list[str], values: list[str]) -> bool:
+    refused = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
+
+    def fits(pattern: str) -> bool:
+        return any(fnmatch.fnmatchcase(value.lower(), pattern.lower().replace("[", "[[]")) for value in values)
+
+    return any(fits(pattern) for pattern in wanted) and not any(fits(pattern) for pattern in refused)
+
+
+def addresses_of(patterns: Iterable[str]) -> list[str]:
+    """Addresses that stand for what a Match line's Address means: both ends of a network, one for a pattern."""
+    found = []
+    for pattern in (one for one in patterns if not one.startswith("!")):
+        try:
+            network = ipaddress.ip_network(pattern, strict=False)
+            found += [str(network[0]), str(network[-1])]
+        except ValueError:
+            if ":" in pattern:
+                found.append(pattern.replace("?", "1").replace("*", "1" if pattern.endswith("::*") else ":1"))
+            elif pattern == "*":
+                found += SOMEWHERE
+            else:
+                parts = pattern.replace("*", "1").replace("?", "1").split(".")
+                found.append(".".join([*parts, "1", "1", "1"][:4]))
+    return list(dict.fromkeys(found))
+
+
+def lookalikes(
+    asked: list[Setting], earlier: list[Setting], members: dict[str, list[str]]
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """Match blocks that sshd reads before the policy's own block win over it: whom to ask for because of them.
+
+    (member, address) pairs, and in words what cannot be tried out from here. `members` are names with their groups.
+    """
+    mine = {setting.keyword: _value(setting.value) for setting in reversed(asked)}
+    pairs: dict[tuple[str, str], None] = {}
+    unclear = []
+    for setting in earlier:
+        if not setting.match or mine.get(setting.keyword, _value(setting.value)) == _value(setting.value):
+            continue
+        if setting.match.lower() == "invalid-user":
+            continue
+        block = criteria(setting.match)
+        if block is None:
+            unclear.append(
+                f"{setting.where} sets {setting.keyword} {setting.value}, which may be for members of the policy's "
+                f"group ({asked[0].where} and below). Say for whom it is: Match with User, Group or Address"
+            )
+            continue
+        users = [name for name in members if _fits(block.get("user", ["*"]), [name])]
+        users = [name for name in users if _fits(block.get("group", ["*"]), members[name])]
+        for address in addresses_of(block.get("address", ["*"])):
+            pairs.update(dict.fromkeys((user, address) for user in users))
+    return list(pairs), unclear
+
+
+def members_of(group: str) -> list[str]:
+    """The accounts that are in a group of this host."""
+    try:
+        entry = grp.getgrnam(group)
+    except KeyError:
+        return []
+    return sorted({one.pw_name for one in pwd.getpwall() if one.pw_gid == entry.gr_gid} | set(entry.gr_mem))
+
+
+def _group_of(mine: list[Setting]) -> tuple[str, list[Setting]]:
+    """The policy's block for a group, if it has one: for whom, and what."""
+    for setting in mine:
+        found = re.fullmatch(r"group\s+([^\s,!*?]+)", setting.match, re.IGNORECASE)
+        if found:
+            return found.group(1), [one for one in mine if one.match == setting.match]
+    return "", []
+
+
 def check(arguments: argparse.Namespace) -> list[str]:
     """Every problem found, in words."""
     os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # sshd -T wants it; under ssh.socket it may not be there yet
-    options, on_command_line = command_line()
+    found = [problem for command_line in command_lines() for problem in _check(arguments, command_line)]
+    return list(dict.fromkeys(found))
+
+
+def _check(arguments: argparse.Namespace, command_line: CommandLine) -> list[str]:
+    config = command_line.config or SSHD_CONFIG
     files: dict[str, Source] = {}
-    in_files = read_settings(SSHD_CONFIG, files=files)
-    problems = not_read(arguments.policy, files, SSHD_CONFIG) + too_large(files)
-    settings = on_command_line + in_files
+    in_files = read_settings(config, files=files)
+    problems = not_read(arguments.policy, files, config) + too_large(files)
+    settings = [*command_line.settings, *in_files]
     mine = [setting for setting in in_files if setting.path == arguments.policy]
     for_all = [setting for setting in mine if not setting.match]
-    for_members = [setting for setting in mine if setting.match]
+    group, for_members = _group_of(mine)
     # Other roles of this collection win on purpose.
     suspects = [setting for setting in blamable(settings, arguments.policy) if not is_ours(setting.path)]
     lport = next((setting.value for setting in for_all if setting.keyword == "port"), "22")
-    addresses = dict.fromkeys([*SOMEWHERE, "127.0.0.1", *arguments.address])
-    classes = [("nobody", address, for_all) for address in addresses]
-    classes += [("root", address, for_all) for address in addresses]
-    keep = [(user, address) for user, _at, address in (word.partition("@") for word in arguments.keep)]
-    members = [user for user in arguments.user if _exists(user)]
-    classes += [(user, SOMEWHERE[0], for_members) for user in members]
-    wrong: dict[tuple[str, str], list[str]] = {}
+    addresses = list(dict.fromkeys([*SOMEWHERE, "127.0.0.1", *arguments.address]))
+    named = [user for user in arguments.user if _exists(user)]
+    members = list(dict.fromkeys([*named, *members_of(group)]))
+    first = next((index for index, setting in enumerate(settings) if setting in for_members), len(settings))
+    earlier = [setting for setting in settings[:first] if setting.match and not is_ours(setting.path)]
+    pairs, unclear = lookalikes(for_members, earlier, {user: _groups(user) for user in members} if earlier else {})
+    classes = [(user, address, for_all) for user in ("nobody", "root") for address in addresses]
+    # What counts for one member counts for all, where no other file's block is in between.
+    people = [(user, SOMEWHERE[0]) for user in named] + [
+        (user, address) for user in members[:1] for address in addresses
+    ]
+    classes += [(user, address, for_members) for user, address in dict.fromkeys(people + pairs)]
+    wrong: dict[tuple[str, str], dict[str, str]] = {}
     for user, address, asked in classes:
-        effective, failure = ask(arguments.sshd, options, user, address, lport)
+        effective, failure = ask(arguments.sshd, list(command_line.options), user, address, lport)
         if failure:
             return [failure]
         who = user if address == SOMEWHERE[0] else f"{user} from {address}"
         for difference in differences(asked, effective, suspects):
-            told = wrong.setdefault(difference, [])
-            if user not in told:
-                told.append(who)
-    for user, address in keep + [(user, "") for user in members]:
-        effective, failure = ask(arguments.sshd, options, user, address or SOMEWHERE[0], lport)
+            wrong.setdefault(difference, {}).setdefault(user, who)
+    keep = [(user, address) for user, _at, address in (word.partition("@") for word in arguments.keep)]
+    for user, address in keep + [(user, "") for user in named or members[:1]]:
+        effective, failure = ask(arguments.sshd, list(command_line.options), user, address or SOMEWHERE[0], lport)
         keyword = "" if failure else shut_out(user, address, _groups(user), effective)
         if keyword:
             lines = "; ".join(f"{one.where} says {one.value}" for one in settings if one.keyword == keyword)
             whence = f" from {address}" if address else ""
             problems.append(f"{user} could not log in{whence} any more, because of {keyword}: {lines}")
-    problems += [f"{what} for {_some(users)}, {rest}" for (what, rest), users in wrong.items()]
-    problems += loosened(for_all, suspects, frozenset(canonical(word) for word in arguments.allow))
+    problems += [f"{what} for {_some(list(users.values()))}, {rest}" for (what, rest), users in wrong.items()]
+    allowed = frozenset(canonical(word) for word in arguments.allow)
+    problems += loosened(for_all, suspects, allowed) + unclear
     if arguments.listening and not problems:
         ports = {int(setting.value) for setting in for_all if setting.keyword == "port"}
         for port in sorted(_wait_for(ports, 5)):

@@ -228,7 +228,7 @@ class Host:
     def effective(self) -> dict[str, str]:
         """The configuration in effect now."""
         os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
-        found, _failure = sshd_check.ask(SSHD, [], "root", "127.0.0.1")
+        found, _failure = sshd_check.ask(SSHD, list(sshd_check.command_lines()[0].options), "root", "127.0.0.1")
         return {keyword: values[-1] for keyword, values in found.items()}
 
     def addresses(self) -> tuple[str, ...]:

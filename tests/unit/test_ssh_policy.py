@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils import ssh_policy, ssh_policy_refusals
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_policy import Account, Facts, Wishes
+from hypothesis import given
+from hypothesis import strategies as st
 
 FACTS = Facts(
     version=(10, 0),
@@ -87,7 +89,8 @@ def test_keywords_by_version(version, there, missing):
 
 def test_the_match_block_is_last():
     found = lines(Wishes(allow_groups=("admins",), exempt_networks=("192.0.2.0/24",)))
-    assert [line for line in found if line.startswith("Match")] == [found[-2]]
+    assert [line for line in found if line.startswith("Match")] == [found[-6]]
+    assert all(line.startswith("    ") for line in found[-5:])
     assert "AllowGroups admins devnode-operators" in found
 
 
@@ -253,3 +256,26 @@ def test_a_timeout_that_ends_clients_connections_is_refused_with_both_numbers():
     assert "86400" in said
     assert "at least 87000" in said
     assert not ssh_policy_refusals.invalid(Wishes(client_persist=86400, unused_connection_timeout=87000))
+    assert not ssh_policy.invalid(Wishes(client_persist=86400, unused_connection_timeout=87000))
+
+
+@given(
+    st.builds(
+        Wishes,
+        home_keys=st.booleans(),
+        operators=st.sampled_from([(), ("ops",)]),
+        host_certificates=st.booleans(),
+        exempt_networks=st.sampled_from([(), ("192.0.2.0/24",)]),
+        allow_groups=st.sampled_from([(), ("admins",)]),
+    ),
+    st.tuples(st.integers(8, 10), st.integers(2, 9)),
+)
+def test_operators_have_one_source_of_keys_whatever_else_is_asked(wishes, version):
+    """In their Match block and nowhere else: a site's own AuthorizedKeysCommand goes on counting for its accounts."""
+    found = lines(wishes, replace(FACTS, version=version))
+    start = found.index("Match Group devnode-operators")
+    block = [line.split() for line in found[start + 1 :]]
+    assert ["AuthorizedKeysFile", "/etc/devnode/ssh/keys/%u"] in block
+    for keyword in ssh_policy.OTHER_KEY_SOURCES:
+        assert [keyword, "none"] in block
+        assert not [line for line in found[:start] if line.split()[0] == keyword]

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import pathlib
 import stat
 
 import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils import sshd_check
+from hypothesis import given
+from hypothesis import strategies as st
 
 POLICY = "/etc/ssh/sshd_config.d/00-devnode.conf"
 
@@ -80,14 +83,145 @@ def test_old_names_are_the_same_thing(new, old):
     assert sshd_check.canonical(new) == sshd_check.canonical(old)
 
 
-def test_options_of_the_unit_come_with_their_line(tree):
-    root = tree({"/etc/default/ssh": '# Options\nSSHD_OPTS="-4 -o PermitRootLogin=yes -oPort=23"\n'})
-    words, settings = sshd_check.command_line(root)
-    assert words == ["-4", "-o", "PermitRootLogin=yes", "-oPort=23"]
-    assert [(item.where, item.keyword, item.value) for item in settings] == [
-        ("/etc/default/ssh:2", "permitrootlogin", "yes"),
-        ("/etc/default/ssh:2", "port", "23"),
+UNIT = "/usr/lib/systemd/system/ssh.service"
+DEBIAN = (
+    "[Service]\nEnvironmentFile=-/etc/default/ssh\nExecStartPre=/sbin/sshd -t\nExecStart=/sbin/sshd -D $SSHD_OPTS\n"
+)
+
+
+def started(root, proc="/nowhere"):
+    """The options, and the settings as (where, keyword, value), of every way in which sshd is or will be started."""
+    return [
+        (list(one.options), [(item.where, item.keyword, item.value) for item in one.settings])
+        for one in sshd_check.command_lines(root, proc)
     ]
+
+
+def test_options_of_the_unit_come_with_their_line(tree):
+    root = tree({UNIT: DEBIAN, "/etc/default/ssh": '# Options\nSSHD_OPTS="-4 -o PermitRootLogin=yes -oPort=23"\n'})
+    ((options, settings),) = started(root)
+    assert options == ["-4", "-o", "PermitRootLogin=yes", "-o", "Port=23"]
+    assert settings == [("/etc/default/ssh:2", "permitrootlogin", "yes"), ("/etc/default/ssh:2", "port", "23")]
+
+
+def test_a_drop_in_of_the_unit_is_the_command_line(tree):
+    """As EC2 Instance Connect has it."""
+    command = (
+        "/usr/sbin/sshd -D \\\n"
+        '  -o "AuthorizedKeysCommand /usr/share/eic %%u %%f" -o AuthorizedKeysCommandUser=eic -p 2022 $SSHD_OPTS'
+    )
+    drop_in = "/usr/lib/systemd/system/ssh.service.d/ec2.conf"
+    root = tree({UNIT: DEBIAN, drop_in: f"[Service]\n# Theirs.\nExecStart=\nExecStart={command}\n"})
+    ((options, settings),) = started(root)
+    assert options[:2] == ["-o", "AuthorizedKeysCommand /usr/share/eic %u %f"]
+    assert settings == [
+        (f"{drop_in}:4", "authorizedkeyscommand", "/usr/share/eic %u %f"),
+        (f"{drop_in}:4", "authorizedkeyscommanduser", "eic"),
+        (f"{drop_in}:4", "port", "2022"),
+    ]
+    # The same name in /etc counts instead, and the last name of all has the last word.
+    tree({"/etc/systemd/system/ssh.service.d/ec2.conf": "[Service]\n"})
+    assert started(root) == [([], [])]
+    last = "[Service]\nEnvironment=X=no\nExecStart=\nExecStart=-/s -oUseDNS=${X}\n"
+    tree({"/etc/systemd/system/sshd.service.d/z.conf": last})
+    assert started(root)[0][1] == [("/etc/systemd/system/sshd.service.d/z.conf:4", "usedns", "no")]
+
+
+def test_another_configuration_is_the_one_that_is_read(tree):
+    root = tree({UNIT: "[Service]\nExecStart=/usr/sbin/sshd -D -f /etc/other\n"})
+    assert [one.config for one in sshd_check.command_lines(root, "/nowhere")] == ["/etc/other"]
+
+
+def test_without_a_unit_there_is_no_command_line(tree):
+    assert started(tree({})) == [([], [])]
+
+
+def test_the_sshd_that_runs_may_have_been_started_with_something_else(tree):
+    def process(number, unit, title, space="pid:[1]"):
+        tree({f"/proc/{number}/cgroup": f"0::/system.slice/{unit}\n", f"/proc/{number}/cmdline": title})
+        (place / str(number) / "ns").mkdir(parents=True, exist_ok=True)
+        (place / str(number) / "ns/pid").symlink_to(space)
+
+    root = tree({UNIT: DEBIAN, "/proc/self/x": ""})
+    place = pathlib.Path(root) / "proc"
+    (place / "self/ns").mkdir()
+    (place / "self/ns/pid").symlink_to("pid:[1]")
+    process(
+        7, "ssh.service", "sshd: /usr/sbin/sshd -o UseDNS=yes [listener] 0 of 10-100 startups", "pid:[2]"
+    )  # a container's
+    process(8, "docker-1.scope", "sshd: /usr/sbin/sshd -o UseDNS=yes [listener] 0 of 10-100 startups")
+    process(9, "ssh.service", "sshd: ada [priv]\0")
+    assert started(root, str(place)) == [([], [])]
+    process(10, "ssh.service", "sshd: /sbin/sshd -D [listener] 0 of 10-100 startups\0")
+    assert started(root, str(place)) == [([], [])]  # as the unit says
+    (place / "10/cmdline").write_text(
+        "sshd: /usr/sbin/sshd -D -o AuthorizedKeysCommand /x %u -oPort=23 [listener] 0 of"
+    )
+    assert started(root, str(place)) == [
+        ([], []),
+        (
+            ["-o", "AuthorizedKeysCommand /x %u", "-o", "Port=23"],
+            [(f"{place}/10/cmdline:1", "authorizedkeyscommand", "/x %u"), (f"{place}/10/cmdline:1", "port", "23")],
+        ),
+    ]
+
+
+@given(st.lists(st.text(min_size=1), max_size=6))
+def test_whatever_a_unit_says_it_is_read_without_an_error(words):
+    sshd_check.understood([sshd_check.Word(text, "/unit", 1) for text in ["/usr/sbin/sshd", *words]])
+
+
+LOCKDOWN = [
+    sshd_check.Setting(POLICY, 10, "maxsessions", "0", "Group relay"),
+    sshd_check.Setting(POLICY, 11, "permittty", "no", "Group relay"),
+]
+MEMBERS = {"ada": ["relay"], "grace": ["relay", "staff"]}
+
+
+def asked_because_of(match, keyword="maxsessions", value="10"):
+    block = sshd_check.Setting("/etc/ssh/sshd_config.d/00-aaa.conf", 2, keyword, value, match)
+    return sshd_check.lookalikes(LOCKDOWN, [block], MEMBERS)
+
+
+@pytest.mark.parametrize(
+    ("match", "pairs"),
+    [
+        ("User grace", {("grace", "192.0.2.1"), ("grace", "2001:db8::1")}),
+        ("user=grace", {("grace", "192.0.2.1"), ("grace", "2001:db8::1")}),
+        ("User gr*,!grace", set()),
+        ("User backup", set()),
+        ("Group staff Address 10.1.2.3", {("grace", "10.1.2.3")}),
+        ('Address "10.0.0.0/8" User a?a', {("ada", "10.0.0.0"), ("ada", "10.255.255.255")}),
+        ("Group rel* Address 10.1.*,!10.1.1.0/24", {("ada", "10.1.1.1"), ("grace", "10.1.1.1")}),
+        ("Address 2001:db8:*", {("ada", "2001:db8::1"), ("grace", "2001:db8::1")}),
+        ("invalid-user", set()),
+    ],
+)
+def test_whom_another_files_block_may_be_for(match, pairs):
+    assert (set(asked_because_of(match)[0]), asked_because_of(match)[1]) == (pairs, [])
+
+
+@pytest.mark.parametrize("match", ["LocalPort 2222", "User ada Host *.example.org", "RDomain x", "canonical"])
+def test_a_block_that_cannot_be_tried_out_is_named(match):
+    pairs, (said,) = asked_because_of(match)
+    assert pairs == []
+    assert f"/etc/ssh/sshd_config.d/00-aaa.conf:2 (inside Match {match}) sets maxsessions 10" in said
+
+
+def test_a_block_that_changes_nothing_of_the_policy_is_nobodys_trouble():
+    assert asked_because_of("LocalPort 2222", value="0") == ([], [])
+    assert asked_because_of("LocalPort 2222", keyword="loglevel", value="DEBUG") == ([], [])
+
+
+@given(st.text(), st.text(max_size=5))
+def test_every_match_line_is_tried_out_or_named(match, value):
+    """It never passes in silence: whoever cannot be asked for is told of, unless it is for nobody of the group."""
+    pairs, unclear = asked_because_of(match, value=value)
+    block = sshd_check.criteria(match)
+    if block is None and match and match.lower() != "invalid-user" and sshd_check._value(value) != "0":
+        assert unclear
+    for _user, address in pairs:
+        assert address
 
 
 def test_match_blocks_of_others_are_told_unless_allowed():
@@ -157,7 +291,7 @@ def test_the_whole_program(tmp_path, monkeypatch, capsys):
     sshd.write_text("#!/bin/sh\necho passwordauthentication yes\necho maxsessions 64\n")
     sshd.chmod(sshd.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr(sshd_check, "SSHD_CONFIG", str(main))
-    monkeypatch.setattr(sshd_check, "OPTION_FILES", {})
+    monkeypatch.setattr(sshd_check, "UNITS", ())
     monkeypatch.setattr(sshd_check.os, "makedirs", lambda *_args, **_more: None)
     assert sshd_check.main([str(policy), "--sshd", str(sshd)]) == 1
     told = capsys.readouterr().err
@@ -179,3 +313,33 @@ def test_the_whole_program(tmp_path, monkeypatch, capsys):
     sshd.write_text("#!/bin/sh\necho line 3: bad >&2; exit 255\n")
     assert sshd_check.main([str(policy), "--sshd", str(sshd)]) == 1
     assert "refuses its configuration: line 3: bad" in capsys.readouterr().err
+
+
+def test_the_lockdown_is_read_back_for_whom_another_file_means(tmp_path, monkeypatch, capsys):
+    """Not for the first member only: 00-aaa.conf lets grace have sessions, and ada from somewhere a terminal."""
+    policy, main, hole = tmp_path / "01-devnode.conf", tmp_path / "sshd_config", tmp_path / "00-aaa.conf"
+    policy.write_text("Match Group relay\n  MaxSessions 0\n  PermitTTY no\n")
+    hole.write_text(
+        "Match User grace\n  MaxSessions 10\nMatch User ada Address 10.0.0.0/8\n  PermitTTY yes\n"
+        "Match User backup\n  MaxSessions 3\n"
+    )
+    main.write_text(f"Include {hole}\nInclude {policy}\n")
+    sshd = tmp_path / "sshd"
+    sshd.write_text(
+        '#!/bin/sh\nsessions=0; tty=no\ncase "$*" in *user=grace*) sessions=10;; esac\n'
+        'case "$*" in *user=ada*addr=10.*) tty=yes;; esac\necho maxsessions $sessions; echo permittty $tty\n'
+    )
+    sshd.chmod(sshd.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(sshd_check, "SSHD_CONFIG", str(main))
+    monkeypatch.setattr(sshd_check, "UNITS", ())
+    monkeypatch.setattr(sshd_check.os, "makedirs", lambda *_args, **_more: None)
+    monkeypatch.setattr(sshd_check, "members_of", lambda group: ["ada", "grace"] if group == "relay" else [])
+    monkeypatch.setattr(sshd_check, "_groups", lambda _user: ["relay"])
+    assert sshd_check.main([str(policy), "--sshd", str(sshd)]) == 1
+    told = capsys.readouterr().err
+    assert f"maxsessions is '10' for grace, asked: '0'. {hole}:2 (inside Match User grace) says 10" in told
+    assert "permittty is 'yes' for ada from 10.0.0.0, asked: 'no'" in told
+    # Behind the policy such a block has no effect on its members.
+    main.write_text(f"Include {policy}\nInclude {hole}\n")
+    sshd.write_text("#!/bin/sh\necho maxsessions 0; echo permittty no\n")
+    assert sshd_check.main([str(policy), "--sshd", str(sshd)]) == 0

@@ -14,9 +14,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from scenario_hosts import address, root, wait_until
+from scenario_hosts import FOLDER, address, root, wait_until
 
 STRANGER, ELSEWHERE = "10.203.255.79", "10.203.255.80"
+OTHERS = ("10.203.255.81", "10.203.255.82", "10.203.255.83", "10.203.255.84")
 # No account's key, and no agent: nothing but what is asked for.
 NOBODY = ("-i", "/root/kit/wrong1")
 REFUSED = "Permission denied (publickey)"
@@ -36,13 +37,13 @@ OLD = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def two_more_addresses():
+def more_addresses():
     """The client has them, and both bastions know the way back."""
     client = address("client")
-    for one in (STRANGER, ELSEWHERE):
-        root("client", f"ip address replace {one}/32 dev eth0")
-        for bastion in ("bastion", "bastion13"):
-            root(bastion, f"ip route replace {one}/32 via {client}")
+    more = (STRANGER, ELSEWHERE, *OTHERS)
+    root("client", "\n".join(f"ip address replace {one}/32 dev eth0" for one in more))
+    for bastion in ("bastion", "bastion13"):
+        root(bastion, "\n".join(f"ip route replace {one}/32 via {client}" for one in more))
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +114,42 @@ def test_a_persons_key_is_nobody_elses(login):
     code, text = ssh("-o", "IdentityAgent=none", "-l", login, "bastion-ada", "id")
     assert code == 255
     assert REFUSED in text, text
+
+
+@pytest.fixture(params=["bastion", "bastion13"])
+def other_sources(request):
+    """What a site may have for accounts of its own: a program that prints keys (for all here), an authority."""
+    bastion = request.param
+    key, authority = ((FOLDER / f"{name}.pub").read_text().strip() for name in ("wrong1", "wrong2"))
+    config = "AuthorizedKeysCommand /usr/local/bin/site-keys %u\\nAuthorizedKeysCommandUser nobody\\n"
+    config += "TrustedUserCAKeys /etc/ssh/site_ca\\n"
+    root(bastion, f"printf '#!/bin/sh\\necho {key}\\n' > /usr/local/bin/site-keys; chmod 755 /usr/local/bin/site-keys")
+    root(bastion, f"echo '{authority}' > /etc/ssh/site_ca; printf '{config}' > /etc/ssh/sshd_config.d/60-site.conf")
+    root(bastion, "useradd --create-home --password '*' site; systemctl restart ssh")
+    root("client", "cd /root/kit; cp wrong3 signed; ssh-keygen -q -y -f signed > signed.pub")
+    root("client", "cd /root/kit; ssh-keygen -q -s wrong2 -I x -n ada,ops,site -V +1h signed.pub 2>/dev/null")
+    yield bastion
+    root(bastion, "rm /etc/ssh/sshd_config.d/60-site.conf /etc/ssh/site_ca /usr/local/bin/site-keys")
+    root(bastion, "systemctl restart ssh; userdel --remove site 2>/dev/null; fail2ban-client unban --all >/dev/null")
+    root("client", "rm /root/kit/signed*")
+
+
+def test_keys_from_elsewhere_open_nothing_for_people_and_operators(other_sources):
+    """They would have no restrict, no permitopen and no from=. What the site needs them for goes on working."""
+    bastion, others = other_sources, iter(OTHERS)
+    for key in ("wrong1", "signed"):
+        options = ["-i", f"/root/kit/{key}", "-o", "IdentityAgent=none"]
+        for login in ("ada", "ops"):
+            # Each from an address of its own: OpenSSH 10 soon stops answering one that fails.
+            source = next(others)
+            code, text = ssh("-b", source, *options, "-l", login, f"{bastion}-nobody", "id")
+            assert (code, REFUSED in text) == (255, True), (key, login, text)
+            words = ("Failed publickey", f"for {login} from {source}")
+            wait_until(lambda words=words: logged(bastion, *words), "the log has it")
+        assert "uid=" in ssh(*options, "-l", "site", f"{bastion}-nobody", "id")[1], key
+    assert "SSH-2.0" in ssh("-W", f"{address('target')}:22", f"{bastion}-ada")[1]
+    for check in ("devnode-sshd-check /etc/ssh/sshd_config.d/00-devnode.conf --user=ops", "devnode-relay-check {}"):
+        root(bastion, check.format("/etc/ssh/sshd_config.d/01-devnode-bastion.conf"))
 
 
 # --- an operator ---------------------------------------------------------------------------------------------------

@@ -260,11 +260,22 @@ def test_many_keys_in_an_agent_are_no_attack(name):
 
 def test_a_hole_in_another_file_is_named_and_nothing_is_changed():
     hole = "/etc/ssh/sshd_config.d/00-aaa.conf"
-    root("bastion", f"printf 'Match User ada\\n  MaxSessions 10\\n' > {hole}")
-    done = play("-e", "bastion_fail2ban_ban_time=901", "--limit", "all,!bastion13")
+    # Not for the first of them only, not from everywhere, and a block that is for nobody of them.
+    blocks = (
+        "Match User grace\\n  MaxSessions 10\\n"
+        "Match Group devnode-relay Address 172.16.0.0/12\\n  AuthorizedKeysCommand /bin/true\\n"
+        "  AuthorizedKeysCommandUser nobody\\n"
+        "Match User backup\\n  PermitListen any\\n"
+    )
+    root("bastion", f"printf '{blocks}' > {hole}")
+    extra = '{"bastion_fail2ban_ban_time": 901, "ssh_server_allowed_overrides": ["MaxSessions"]}'
+    done = play("-e", extra, "--limit", "all,!bastion13")
     root("bastion", f"rm {hole}")
     assert done.returncode == 2, done.stdout
-    assert f"{hole}:2" in done.stdout + done.stderr
+    text = " ".join((done.stdout + done.stderr).split())
+    assert f"maxsessions is '10' for grace, asked: '0'. {hole}:2 (inside Match User grace) says 10" in text
+    assert "authorizedkeyscommand is '/bin/true' for ada from 172.16.0.0, grace from 172.16.0.0, asked: 'none'" in text
+    assert "permitlisten" not in text
     assert "901" not in root("bastion", "cat /etc/fail2ban/jail.d/devnode.local")
 
 

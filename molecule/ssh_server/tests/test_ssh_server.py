@@ -11,6 +11,9 @@ from scenario_hosts import FOLDER, address, play, ssh
 
 CHECK = "/usr/local/sbin/devnode-sshd-check /etc/ssh/sshd_config.d/00-devnode.conf --user=ops --listening"
 
+DROP_IN = "/etc/systemd/system/ssh.service.d"
+COMMAND_LINE = "[Service]\\nExecStart=\\nExecStart=/usr/sbin/sshd -D -o PasswordAuthentication=yes $SSHD_OPTS\\n"
+
 
 @pytest.fixture
 def name(host):
@@ -113,11 +116,30 @@ def test_a_hole_in_another_file_is_named_and_nothing_is_changed(host, name):
     host.check_output(
         "printf 'Match Address 10.0.0.0/8\\n  PasswordAuthentication yes\\n' > /etc/ssh/sshd_config.d/60-hole.conf"
     )
+    # As EC2 Instance Connect brings one along: it counts from the next start of sshd on.
+    host.check_output(f"mkdir -p {DROP_IN}; printf '{COMMAND_LINE}' > {DROP_IN}/60-hole.conf")
     done = apply(name, "-e", '{"ssh_server_max_sessions": 65}')
-    host.check_output("rm /etc/ssh/sshd_config.d/60-hole.conf")
+    host.check_output(f"rm /etc/ssh/sshd_config.d/60-hole.conf {DROP_IN}/60-hole.conf")
     assert done.returncode == 2, done.stdout
-    assert "/etc/ssh/sshd_config.d/60-hole.conf:2" in done.stdout + done.stderr
+    text = " ".join((done.stdout + done.stderr).split())
+    assert "/etc/ssh/sshd_config.d/60-hole.conf:2" in text
+    assert f"passwordauthentication is 'yes' for nobody, root, asked: 'no'. {DROP_IN}/60-hole.conf:3 says yes" in text
     assert effective(host)["maxsessions"] == "64"
+
+
+def test_the_sshd_that_still_runs_with_a_hole_is_named(host):
+    """Its unit says nothing of it any more, and a reload does not take it away."""
+    host.check_output(f"mkdir -p {DROP_IN}; printf '{COMMAND_LINE}' > {DROP_IN}/60-hole.conf")
+    host.check_output("systemctl daemon-reload; systemctl restart ssh")
+    host.check_output(f"rm {DROP_IN}/60-hole.conf; systemctl daemon-reload; systemctl reload ssh")
+    found = host.run(CHECK)
+    host.check_output("systemctl restart ssh")
+    assert found.rc == 1
+    number = re.search(
+        r"passwordauthentication is 'yes' for nobody, root, asked: 'no'. /proc/[0-9]+/cmdline:1", found.stderr
+    )
+    assert number, found.stderr
+    assert host.run(CHECK).rc == 0
 
 
 def test_lists_of_users_elsewhere_that_shut_out_are_named(host, name):
