@@ -90,6 +90,8 @@ SINCE: dict[str, Version] = {
     "UnusedConnectionTimeout": (9, 2),
     "PerSourcePenaltyExemptList": (9, 8),
 }
+# Addresses of documentation, one of which is in no network of a list that does not mean everybody.
+NOWHERE = ("192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1")
 # Without it the policy could not be a file of its own.
 INCLUDE_SINCE: Version = (8, 2)
 # Where the distribution's sshd_config includes nothing. Only files of this collection: the others of that directory
@@ -147,6 +149,8 @@ class Wishes:
     operators: tuple[str, ...] = ()
     operators_group: str = "devnode-operators"
     operator_networks: tuple[str, ...] = ()  # empty: from everywhere
+    automation_users: tuple[str, ...] = ()  # the accounts that Ansible connects as
+    automation_networks: tuple[str, ...] = ()  # empty: from everywhere
     keys_directory: str = "/etc/devnode/ssh/keys"
     tcp_forwarding: str = "local"
     agent_forwarding: bool = False
@@ -284,7 +288,27 @@ def sections(wishes: Wishes, facts: Facts) -> list[Section]:
             ],
         )
     )
-    return result
+    return result + _automation(wishes)
+
+
+def bound_automation(wishes: Wishes) -> list[str]:
+    """Accounts that get in from the automation's networks only. An operator's keys have networks of their own."""
+    return (
+        [name for name in wishes.automation_users if name not in wishes.operators] if wishes.automation_networks else []
+    )
+
+
+def _automation(wishes: Wishes) -> list[Section]:
+    users = bound_automation(wishes)
+    if not users:
+        return []
+    elsewhere = ",".join(["*", *(f"!{network}" for network in wishes.automation_networks)])
+    return [
+        Section(
+            "Ansible's account, whose key is root: where Ansible comes from. A try from elsewhere is logged.",
+            [f"Match User {','.join(users)} Address {elsewhere}", f"    DenyUsers {' '.join(users)}"],
+        )
+    ]
 
 
 def certificate_path(host_key: str) -> str:
@@ -336,5 +360,13 @@ def check_arguments(wishes: Wishes, facts: Facts) -> list[str]:
         *(f"--user={name}" for name in wishes.operators),
         *(f"--address={network[0]}" for network in networks[:8]),
         *([f"--keep={account.name}@{account.address}"] if account else []),
+        *(f"--deny={name}@{address}" for name in bound_automation(wishes) for address in _elsewhere(wishes)),
         *(f"--allow={keyword}" for keyword in wishes.allowed_overrides),
     ]
+
+
+def _elsewhere(wishes: Wishes) -> list[str]:
+    """An address that no automation comes from."""
+    networks = [ipaddress.ip_network(network) for network in wishes.automation_networks]
+    found = (one for one in NOWHERE if not any(ipaddress.ip_address(one) in network for network in networks))
+    return list(found)[:1]

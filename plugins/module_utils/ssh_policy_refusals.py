@@ -20,6 +20,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils.ssh_policy import (
     USER_KEY_ALGORITHMS,
     Facts,
     Wishes,
+    bound_automation,
     choose,
     key_exchange,
 )
@@ -30,6 +31,13 @@ def _group(value: Any) -> str:
     # Groups may be the system's own (sudo, wheel), so this is not a person's login.
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,31}", str(value)):
         raise InvalidError("is not the name of a group", "1-32 of A-Z a-z 0-9 _ -, beginning with a letter or _")
+    return str(value)
+
+
+def _user(value: Any) -> str:
+    # Whatever account a machine came with; but no pattern, and nothing that could end a line.
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}", str(value)):
+        raise InvalidError("is not the name of an account", "1-64 of A-Z a-z 0-9 _ . -, beginning with a letter or _")
     return str(value)
 
 
@@ -64,6 +72,8 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "operators": validators.login,
     "operators_group": _group,
     "operator_networks": validators.network,
+    "automation_users": _user,
+    "automation_networks": validators.network,
     "keys_directory": validators.path,
     "exempt_networks": validators.network,
     "max_startups": _startups,
@@ -178,6 +188,12 @@ def _lockouts(wishes: Wishes, facts: Facts) -> list[str]:
         found.append(
             f"ssh_server_operator_networks: {', '.join(wishes.operator_networks)}. {why} It comes from "
             f"{account.address}. Add that address or its network."
+        )
+    bound = account.name in bound_automation(wishes)
+    if bound and account.address and not _comes_from(account.address, wishes.automation_networks):
+        found.append(
+            f"ssh_server_automation_networks: {', '.join(wishes.automation_networks)}. {why} It comes from "
+            f"{account.address}. Add that address or its network (devnode_controllers, where the plan fills this in)."
         )
     allowed = {*wishes.allow_groups, wishes.operators_group}
     if wishes.allow_groups and not operator and not allowed & set(account.groups):

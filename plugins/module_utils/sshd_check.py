@@ -590,6 +590,11 @@ def _check(arguments: argparse.Namespace, command_line: CommandLine) -> list[str
             lines = "; ".join(f"{one.where} says {one.value}" for one in settings if one.keyword == keyword)
             whence = f" from {address}" if address else ""
             problems.append(f"{user} could not log in{whence} any more, because of {keyword}: {lines}")
+    for user, _at, address in (word.partition("@") for word in arguments.deny):
+        effective, failure = ask(arguments.sshd, list(command_line.options), user, address, lport)
+        if not failure and not shut_out(user, address, _groups(user), effective):
+            lines = "; ".join(f"{one.where} says {one.keyword} {one.value}" for one in earlier) or "nothing says why"
+            problems.append(f"{user} could log in from {address}, where its keys must not count: {lines}")
     problems += [f"{what} for {_some(list(users.values()))}, {rest}" for (what, rest), users in wrong.items()]
     allowed = frozenset(canonical(word) for word in arguments.allow)
     problems += loosened(for_all, suspects, allowed) + unclear
@@ -611,6 +616,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     parser.add_argument("--user", action="append", default=[], help="a member of the group in the file's Match block")
     parser.add_argument("--address", action="append", default=[], help="an address to ask for as well")
     parser.add_argument("--keep", action="append", default=[], help="USER@ADDRESS that must not be shut out")
+    parser.add_argument("--deny", action="append", default=[], help="USER@ADDRESS that must not get in")
     parser.add_argument("--allow", action="append", default=[], help="a keyword that other files' Match blocks may set")
     parser.add_argument("--listening", action="store_true", help="something must listen on the policy's port, too")
     parser.add_argument("--sshd", default="/usr/sbin/sshd", help="the program to ask")

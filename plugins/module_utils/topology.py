@@ -26,7 +26,9 @@ from ansible_collections.devnode.gpu.plugins.module_utils.validators import Inva
 
 # Generous on purpose: 200 people behind one address (NAT) get in within seconds, a flood does not.
 BASTION_RATE = "120/minute burst 300"
-_NETWORKS = ("devnode_allowed_networks", "devnode_controllers", "devnode_operator_networks")
+_NETWORKS = tuple(
+    f"devnode_{name}" for name in ("allowed_networks", "controllers", "operator_networks", "automation_networks")
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Source:
     allowed_networks: Any = None
     controllers: Any = None
     operator_networks: Any = None
+    automation_networks: Any = None  # None: the controllers
     bastion_rate: Any = None
     user_ca_keys: Any = None
     revoked_keys: Any = None
@@ -66,6 +69,9 @@ def load(source: Source) -> Topology:
     allowed_networks = networks.each(_NETWORKS[0], validators.network)
     controllers = networks.each(_NETWORKS[1], validators.network)
     operator_networks = networks.each(_NETWORKS[2], validators.network)
+    automation_networks = networks.each(_NETWORKS[3], validators.network)
+    if source.automation_networks is None:
+        automation_networks = controllers
     rate = Entry(problems, "", {"devnode_bastion_rate": source.bastion_rate}, ("devnode_bastion_rate",))
     bastion_rate = rate.get("devnode_bastion_rate", validators.rate, BASTION_RATE)
 
@@ -88,6 +94,12 @@ def load(source: Source) -> Topology:
         raise TopologyError(problems.found)
 
     warnings: List[str] = []
+    if source.automation_networks is None and not controllers:
+        warnings.append(
+            "devnode_controllers names no network, so the key of the account that Ansible connects as counts from "
+            "everywhere that a packet filter lets in. Name where Ansible comes from; or say that it is meant: "
+            "devnode_automation_networks: []"
+        )
     gone = {key.bare for key in revoked_keys}
     known = [_without_revoked(entry, person, gone, warnings) for entry, person in users if person]
     people = sorted(known, key=lambda person: person.name)
@@ -103,6 +115,7 @@ def load(source: Source) -> Topology:
         allowed_networks=_sorted(allowed_networks),
         controllers=_sorted(controllers),
         operator_networks=_sorted(operator_networks),
+        automation_networks=_sorted(automation_networks),
         bastion_rate=bastion_rate,
         user_ca_keys=user_ca_keys,
         revoked_keys=revoked_keys,

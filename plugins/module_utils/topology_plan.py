@@ -32,6 +32,7 @@ def bastion_plan(topology: Topology, name: str) -> Plain:
         "ssh_server": {
             "operators": [_account(person, person.bastion_keys) for person in topology.people if person.operator],
             "operator_networks": list(topology.operator_networks),
+            "automation_networks": list(topology.automation_networks),
             "port": bastion.ssh_port,
             "exempt_networks": list(topology.controllers),
             "host_ca": topology.host_ca,
@@ -70,6 +71,10 @@ def node_plan(topology: Topology, name: str) -> Plain:
     return {
         "ssh_server": {
             "operators": [_account(person, person.workspace_keys) for person in topology.people if person.operator],
+            # Ansible comes through the bastion, and so from its address.
+            "automation_networks": sorted(
+                {*doors, *topology.automation_networks} if topology.automation_networks else ()
+            ),
             "port": node.ssh_port,
             "exempt_networks": doors,
             "host_ca": topology.host_ca,

@@ -157,6 +157,7 @@ class Topology:
     allowed_networks: Tuple[str, ...] = ()
     controllers: Tuple[str, ...] = ()
     operator_networks: Tuple[str, ...] = ()
+    automation_networks: Tuple[str, ...] = ()
     bastion_rate: str = ""
     user_ca_keys: Tuple[PublicKey, ...] = ()  # authorities whose certificates for people count
     revoked_keys: Tuple[PublicKey, ...] = ()

@@ -70,6 +70,16 @@ options:
     type: list
     elements: str
     default: []
+  automation_users:
+    description: Accounts that Ansible connects as.
+    type: list
+    elements: str
+    default: []
+  automation_networks:
+    description: Networks that these accounts get in from; everywhere when empty.
+    type: list
+    elements: str
+    default: []
   operators_group:
     description: Their group.
     type: str
@@ -437,6 +447,8 @@ def main() -> None:
             "home_keys": {"type": "bool", "default": True, "no_log": False},
             "operators": strings,
             "operator_networks": strings,
+            "automation_users": strings,
+            "automation_networks": strings,
             "operators_group": {"type": "str", "default": "devnode-operators"},
             "keys_directory": {"type": "path", "default": "/etc/devnode/ssh/keys", "no_log": False},
             "tcp_forwarding": {"type": "str", "choices": ["no", "local", "yes"], "default": "local"},
@@ -461,7 +473,7 @@ def main() -> None:
     }
     state, drop_in = given.pop("state"), given.pop("drop_in")
     if state == "absent":
-        given["operators"] = ()
+        given["operators"] = given["automation_users"] = ()
     wishes = ssh_policy.Wishes(**given)
     problems = ssh_policy_refusals.invalid(wishes)
     if problems:

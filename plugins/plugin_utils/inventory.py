@@ -14,7 +14,8 @@ from ansible_collections.devnode.gpu.plugins.module_utils.topology_read import P
 
 BASTIONS, NODES, CLIENTS = "devnode_bastions", "devnode_nodes", "devnode_clients"
 LISTS = (
-    *("users", "workspaces", "projects", "allowed_networks", "controllers", "operator_networks", "bastion_rate"),
+    *("users", "workspaces", "projects", "allowed_networks", "controllers", "bastion_rate"),
+    *("operator_networks", "automation_networks"),
     *("user_ca_keys", "revoked_keys", "totp"),
 )
 

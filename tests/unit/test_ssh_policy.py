@@ -124,6 +124,52 @@ def test_lockouts_are_refused(wishes, account, words):
     assert all(word in found for word in words), found
 
 
+BOUND = Wishes(automation_users=("automation", "ops"), automation_networks=("192.0.2.0/24", "2001:db8::/32"))
+
+
+def test_the_automation_is_bound_to_its_networks():
+    found = lines(BOUND)
+    assert found[-2:] == [
+        "Match User automation,ops Address *,!192.0.2.0/24,!2001:db8::/32",
+        "    DenyUsers automation ops",
+    ]
+    # An operator's keys have networks of their own; without networks nobody is bound.
+    assert "    DenyUsers automation" in lines(replace(BOUND, operators=("ops",)))
+    for unbound in (replace(BOUND, automation_networks=()), replace(BOUND, operators=BOUND.automation_users)):
+        assert not [line for line in lines(unbound) if "DenyUsers" in line]
+        assert ssh_policy_refusals.refusals(unbound, FACTS) == []
+
+
+def test_the_check_tries_the_automation_from_elsewhere():
+    found = ssh_policy.check_arguments(replace(BOUND, operators=("ops",)), replace(FACTS, account=None))
+    assert found == ["--user=ops", "--deny=automation@198.51.100.1"]
+    everywhere = replace(BOUND, automation_networks=("0.0.0.0/0", "::/0"))
+    assert ssh_policy.check_arguments(everywhere, replace(FACTS, account=None)) == []
+
+
+@pytest.mark.parametrize(("address", "refused"), [("192.0.2.7", 0), ("2001:db8::7", 0), ("198.51.100.7", 1), ("", 0)])
+def test_a_run_from_where_its_account_would_not_count_is_refused(address, refused):
+    account = Account("automation", ("automation",), address=address)
+    found = ssh_policy_refusals.refusals(BOUND, replace(FACTS, account=account))
+    assert len(found) == refused
+    for word in ("ssh_server_automation_networks: 192.0.2.0/24", "198.51.100.7", "devnode_controllers"):
+        assert not found or word in found[0]
+    # Somebody else is not asked for.
+    assert ssh_policy_refusals.refusals(BOUND, replace(FACTS, account=replace(account, name="debian"))) == []
+
+
+@given(st.text(), st.text())
+def test_nothing_unquotable_gets_into_the_automations_block(user, network):
+    wishes = Wishes(automation_users=(user,), automation_networks=(network,))
+    if ssh_policy_refusals.invalid(wishes):
+        return
+    found = lines(wishes)[-2:]
+    assert all(line.isascii() and line.isprintable() for line in found)
+    assert [len(line.split()) for line in found] == [5, 2]
+    assert "," not in user
+    assert "*" not in user
+
+
 def test_who_stays_in_is_not_refused():
     operator = Account("ops", ("devnode-operators",), has_usable_key=False)
     wishes = Wishes(operators=("ops",), home_keys=False, allow_groups=("admins",))
@@ -147,6 +193,8 @@ def test_what_cannot_work_here_is_refused():
         ({"listen_addresses": ("192.0.2.1\nPort 23",)}, "ssh_server_listen_addresses[0]"),
         ({"allow_groups": ("sudo", "a b")}, "ssh_server_allow_groups[1]"),
         ({"operator_networks": ("192.0.2.1/24",)}, "ssh_server_operator_networks[0]"),
+        ({"automation_networks": ("192.0.2.0",), "automation_users": ("a b",)}, "ssh_server_automation_users[0]"),
+        ({"automation_networks": ("0.0.0.0/0", "*")}, "ssh_server_automation_networks[1]"),
         ({"exempt_networks": ("192.0.2.0/24,0.0.0.0/0",)}, "ssh_server_exempt_networks[0]"),
         ({"max_startups": "300:30:100"}, "ssh_server_max_startups"),
         ({"max_startups": "10"}, "ssh_server_max_startups"),
@@ -256,7 +304,7 @@ def test_a_timeout_that_ends_clients_connections_is_refused_with_both_numbers():
     assert "86400" in said
     assert "at least 87000" in said
     assert not ssh_policy_refusals.invalid(Wishes(client_persist=86400, unused_connection_timeout=87000))
-    assert not ssh_policy.invalid(Wishes(client_persist=86400, unused_connection_timeout=87000))
+    assert not ssh_policy_refusals.invalid(Wishes(client_persist=86400, unused_connection_timeout=87000))
 
 
 @given(

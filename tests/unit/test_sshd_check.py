@@ -310,6 +310,17 @@ def test_the_whole_program(tmp_path, monkeypatch, capsys):
     told = capsys.readouterr().err
     assert "is 'yes' for nobody from 192.0.2.9, root from 192.0.2.9, asked: 'no'." in told
     assert f"root could not log in from 192.0.2.9 any more, because of allowusers: {main}:2 says ops" in told
+    # Who must not get in from somewhere, and does.
+    deny = [str(policy), "--sshd", str(sshd), "--deny=root@192.0.2.9"]
+    sshd.write_text(
+        '#!/bin/sh\ncase "$*" in *addr=192.0.2.9*) echo denyusers root;; esac\n'
+        "echo passwordauthentication no; echo maxsessions 64\n"
+    )
+    main.write_text(f"Include {policy}\n")
+    assert sshd_check.main(deny) == 0
+    sshd.write_text("#!/bin/sh\necho passwordauthentication no; echo maxsessions 64\n")
+    assert sshd_check.main(deny) == 1
+    assert "root could log in from 192.0.2.9, where its keys must not count" in capsys.readouterr().err
     sshd.write_text("#!/bin/sh\necho line 3: bad >&2; exit 255\n")
     assert sshd_check.main([str(policy), "--sshd", str(sshd)]) == 1
     assert "refuses its configuration: line 3: bad" in capsys.readouterr().err

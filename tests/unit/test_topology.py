@@ -21,6 +21,7 @@ def test_bastion():
         "operators": [{"name": "olga", "uid": 2000, "keys": [key("olga")]}],
         "port": 22,
         "operator_networks": ["198.51.100.0/28"],
+        "automation_networks": ["198.51.100.5/32"],
         "exempt_networks": ["198.51.100.5/32"],
         "host_ca": "",
         "client_persist": 1800,
@@ -461,3 +462,26 @@ def test_the_bastion_knows_how_long_clients_keep_connections():
         fleet["users"][2]["client"] = {"multiplexing": "no"}
 
     assert bastion_plan(loaded(change), "bastion")["ssh_server"]["client_persist"] == 86400
+
+
+def test_the_automation_comes_from_the_controllers_unless_said_otherwise():
+    def networks(change):
+        topology = loaded(change)
+        return [
+            plan["ssh_server"]["automation_networks"]
+            for plan in (bastion_plan(topology, "bastion"), node_plan(topology, "gpu-01"))
+        ]
+
+    doors = "10.0.0.2/32"
+    assert networks(None) == [["198.51.100.5/32"], [doors, "198.51.100.5/32"]]
+    other = {"automation_networks": ["203.0.113.0/24"]}
+    assert networks(lambda values: values.update(other)) == [["203.0.113.0/24"], [doors, "203.0.113.0/24"]]
+    assert networks(lambda values: values.update(automation_networks=[])) == [[], []]
+    assert networks(lambda values: values.update(controllers=[])) == [[], []]
+
+
+def test_without_controllers_the_automation_is_not_bound_and_that_is_said():
+    (said,) = loaded(lambda values: values.update(controllers=[])).warnings
+    assert said.startswith("devnode_controllers names no network")
+    assert loaded(lambda values: values.update(controllers=[], automation_networks=[])).warnings == ()
+    assert loaded().warnings == ()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from scenario_hosts import FOLDER, address, root, wait_until
+from scenario_hosts import ssh as controller_ssh
 
 STRANGER, ELSEWHERE = "10.203.255.79", "10.203.255.80"
 OTHERS = ("10.203.255.81", "10.203.255.82", "10.203.255.83", "10.203.255.84")
@@ -130,7 +131,7 @@ def other_sources(request):
     root("client", "cd /root/kit; ssh-keygen -q -s wrong2 -I x -n ada,ops,site -V +1h signed.pub 2>/dev/null")
     yield bastion
     root(bastion, "rm /etc/ssh/sshd_config.d/60-site.conf /etc/ssh/site_ca /usr/local/bin/site-keys")
-    root(bastion, "systemctl restart ssh; userdel --remove site 2>/dev/null; fail2ban-client unban --all >/dev/null")
+    root(bastion, "systemctl restart ssh; userdel --force site; rm -r /home/site")
     root("client", "rm /root/kit/signed*")
 
 
@@ -205,6 +206,22 @@ def test_an_operators_agent_and_screen_stay_at_home():
     line = shlex.join(["ssh", "-F", "/root/kit/config", "-A", "-X", "bastion-ops", script])
     text = root("client", f"{start}; {line} 2>/dev/null; {stop}")
     assert text.strip() == "agent=none screen=none"
+
+
+# --- the automation ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bastion", ["bastion", "bastion13"])
+def test_the_automations_key_is_worth_nothing_elsewhere(bastion):
+    """It is root. The client has the key itself, as a thief would; the controller has it as well, and gets in."""
+    options = ["-i", "/root/kit/automation", "-o", "IdentityAgent=none", "-l", "automation"]
+    through = ["-W", f"{address('target')}:22", f"{bastion}-nobody"]
+    for source, words in ((ELSEWHERE, [f"{bastion}-nobody", "id"]), (address("client"), through)):
+        code, text = ssh("-b", source, *options, *words)
+        assert (code, REFUSED in text) == (255, True), text
+        said = f"User automation from {source} not allowed because listed in DenyUsers"
+        wait_until(lambda said=said: logged(bastion, said), "the log has the stolen key")
+    assert controller_ssh(bastion, "sudo -n id -u").stdout == "0\n"
 
 
 # --- an auditor ----------------------------------------------------------------------------------------------------

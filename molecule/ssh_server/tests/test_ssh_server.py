@@ -100,6 +100,10 @@ def test_penalties_spare_the_exempt_networks(host):
     [
         ('{"ssh_server_allow_groups": ["wheel"]}', ["ssh_server_allow_groups", "automation"]),
         ('{"ssh_server_home_keys": false}', ["ssh_server_home_keys", "automation"]),
+        (
+            '{"ssh_server_automation_users": ["automation"], "ssh_server_automation_networks": ["192.0.2.0/24"]}',
+            ["ssh_server_automation_networks", "automation", "It comes from 10."],
+        ),
         ('{"ssh_server_listen_addresses": ["192.0.2.99"]}', ["ssh_server_listen_addresses", "192.0.2.99"]),
         ('{"ssh_server_max_startups": "10 20"}', ["ssh_server_max_startups", "512:30:1024"]),
     ],
