@@ -175,6 +175,18 @@ def _restart(unit: str) -> list[str]:
     return ["/bin/sh", "-c", f"if test -e {path}; then systemctl restart {unit}; else systemctl stop {unit} || :; fi"]
 
 
+def _runs(*units: str) -> list[dict[str, Any]]:
+    """Services that have to run, whoever stopped them. Not those that a container cannot run: chrony, auditd."""
+    return [
+        {
+            "argv": ["systemctl", "is-active", unit],
+            "always": True,
+            "repair": ["systemctl", "restart", unit],
+        }
+        for unit in units
+    ]
+
+
 def _unit(name: str, template: str) -> list[dict[str, Any]]:
     return [
         {"path": f"{UNITS}/{name}", "template": template},
@@ -291,6 +303,11 @@ def setup(
                 "when_changed": [RULES],
             },
         ],
+        "verify": _runs(
+            "fail2ban.service",
+            *(("devnode-flows.service", "devnode-audit.service") if flags["audit"] else ()),
+            *(("rsyslog.service",) if server else ()),
+        ),
         "variables": {
             "settings": settings,
             "watched": [{"kind": kind, "path": path, "key": key} for kind, path, key in WATCHED],

@@ -80,11 +80,36 @@ def run_all(commands: Iterable[Command], stop: bool = True) -> List[Outcome]:
     return outcomes
 
 
+def verified(command: Command) -> Outcome:
+    """A command that has to succeed. If it does not, its ``repair`` runs, if it has one, and then it again."""
+    outcome = run_command(command)
+    if outcome["rc"] == 0 or not command.get("repair"):
+        return outcome
+    repair = run_command({"argv": command["repair"], "timeout": command.get("timeout")})
+    again = run_command(command)
+    said = [f"`{' '.join(one['argv'])}` ended with {one['rc']}: {one['output']}" for one in (outcome, repair)]
+    if again["rc"] != 0:
+        again["output"] = "\n".join([again["output"], *said]).strip()
+    return {**again, "repaired": "; ".join(said)}
+
+
+def verify_all(commands: Iterable[Command]) -> List[Outcome]:
+    """Up to the first that does not succeed."""
+    outcomes = []
+    for command in commands:
+        outcomes.append(verified(command))
+        if outcomes[-1]["rc"] != 0:
+            break
+    return outcomes
+
+
 def masked(outcomes: List[Outcome], secret: List[str]) -> List[Outcome]:
     """What the commands printed, without what sensitive files say: it goes to the journal and to the controller."""
     for outcome in outcomes:
         for text in secret:
-            outcome["output"] = outcome["output"].replace(text, "********")
+            for key in ("output", "repaired"):
+                if key in outcome:
+                    outcome[key] = outcome[key].replace(text, "********")
     return outcomes
 
 

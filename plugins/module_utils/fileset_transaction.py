@@ -20,6 +20,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils.fileset_commands impor
     masked,
     run_all,
     secrets_of,
+    verify_all,
     wanted_commands,
 )
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_disk import (
@@ -104,7 +105,7 @@ class Transaction:
         return masked(run_all(wanted_commands(self.data["activate"], self.data["changed"])), self._secrets())
 
     def verify(self) -> List[Outcome]:
-        return masked(run_all(self.data["verify"]), self._secrets())
+        return masked(verify_all(self.data["verify"]), self._secrets())
 
     def _secrets(self) -> List[str]:
         """What a command of this change must not show: of both sides, the longest first."""

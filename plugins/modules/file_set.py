@@ -206,6 +206,22 @@ options:
         type: list
         elements: str
         required: true
+      always:
+        description:
+          - Run it also when there is nothing to change, and in check mode. Files may be as they should and have no
+            effect all the same, because of something else on the host. The command has to look, and change nothing.
+          - If it does not succeed then, the task fails and says what the command said. Nothing is put back, because
+            nothing was changed.
+          - In check mode with something to change, O(validate) says whether the new files do.
+        type: bool
+        default: false
+      repair:
+        description:
+          - Program and arguments that put it right when the command does not succeed, such as the start of a service
+            that somebody has stopped. Then the command has to succeed.
+          - With O(verify[].always), the task has changed something if this ran; in check mode it would.
+        type: list
+        elements: str
       timeout:
         description:
           - Seconds after which the command counts as failed.
@@ -380,6 +396,11 @@ backup:
   description: Directory on the host with what was replaced, or null.
   returned: always
   type: str
+repaired:
+  description: Commands of O(verify) that did not succeed although there was nothing to change, and were put right.
+  returned: always
+  type: list
+  elements: str
 commands:
   description: The activate and verify commands that ran, with exit code and output. Not with O(guard), where the host
     runs them.
@@ -431,7 +452,11 @@ from typing import Any, Dict, Optional
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.devnode.gpu.plugins.module_utils import fileset_guard as guard
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_arm import arm
-from ansible_collections.devnode.gpu.plugins.module_utils.fileset_commands import COMMAND_ENV
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_commands import (
+    COMMAND_ENV,
+    run_command,
+    verified,
+)
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_diff import difference
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_disk import (
     BASE,
@@ -501,7 +526,16 @@ ARGUMENTS: Dict[str, Any] = {
         "elements": "dict",
         "options": {**_COMMAND, "when_changed": {"type": "list", "elements": "str", "default": []}},
     },
-    "verify": {"type": "list", "elements": "dict", "default": [], "options": _COMMAND},
+    "verify": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            **_COMMAND,
+            "always": {"type": "bool", "default": False},
+            "repair": {"type": "list", "elements": "str"},
+        },
+    },
     "backup": {"type": "bool", "default": True},
     "guard": {
         "type": "dict",
@@ -536,6 +570,7 @@ class FileSet:
             "resumed": False,
             "backup": None,
             "commands": [],
+            "repaired": [],
             "guard": None,
         }
 
@@ -587,6 +622,7 @@ class FileSet:
         if not plan.changes and earlier is None:
             if not self.check and plan.entries != manifest["entries"]:
                 save_manifest(plan.manifest(self.name))
+            self._look_again()
             return None
         if armed and not self.check:
             return armed[0]
@@ -676,6 +712,36 @@ class FileSet:
             raise FileSetError(
                 f"the new files of {self.name!r} did not pass their check, so nothing was changed on this host.\n{text}"
             )
+
+    def _look_again(self) -> None:
+        """The files are as they should be. What else has to be so may not be: somebody undid it in another place."""
+        if self.params["state"] == "absent":
+            return
+        bad = []
+        for command in (one for one in self.params["verify"] if one["always"]):
+            outcome = run_command(command) if self.check else verified(command)
+            repaired = bool(self.check and outcome["rc"] and command["repair"]) or "repaired" in outcome
+            self.result["commands"].append(outcome)
+            if repaired:
+                self._report_repair(command)
+            if outcome["rc"] and not (self.check and repaired):
+                bad.append(outcome)
+        if bad:
+            text = "\n".join(f"`{' '.join(o['argv'])}` ended with {o['rc']}: {o['output']}" for o in bad)
+            raise FileSetError(
+                f"the files of {self.name!r} are as they should be, and nothing was to be changed; but something else "
+                f"on this host keeps them from being in effect.\n{text}"
+            )
+
+    def _report_repair(self, command: Dict[str, Any]) -> None:
+        looked, repair = " ".join(command["argv"]), " ".join(command["repair"])
+        self._warn(f"`{looked}` did not succeed; `{repair}` {'would put' if self.check else 'put'} that right.")
+        self.result["changed"] = True
+        self.result["repaired"].append(looked)
+        if self.module._diff:
+            text = {"before": f"`{looked}` does not succeed\n", "after": f"`{looked}` succeeds, after `{repair}`\n"}
+            header = {"before_header": self.name, "after_header": self.name}
+            self.result["diff"] = [*self.result.get("diff", []), {**header, **text}]
 
     def _apply(self, transaction: Transaction) -> None:
         bad = transaction.apply()

@@ -258,25 +258,40 @@ def test_many_keys_in_an_agent_are_no_attack(name):
     assert client not in root(name, "fail2ban-client status sshd")
 
 
-def test_a_hole_in_another_file_is_named_and_nothing_is_changed():
+SERVICES = "fail2ban devnode-flows devnode-audit"  # rsyslog comes back by itself: its socket starts it
+
+
+def test_a_hole_in_another_file_is_named_though_nothing_of_ours_changes():
+    """No variable is another one than at the last run: it is the host that is."""
     hole = "/etc/ssh/sshd_config.d/00-aaa.conf"
     # Not for the first of them only, not from everywhere, and a block that is for nobody of them.
     blocks = (
-        "Match User grace\\n  MaxSessions 10\\n"
+        "Match User grace\\n  PermitTTY yes\\n"
         "Match Group devnode-relay Address 172.16.0.0/12\\n  AuthorizedKeysCommand /bin/true\\n"
         "  AuthorizedKeysCommandUser nobody\\n"
         "Match User backup\\n  PermitListen any\\n"
     )
     root("bastion", f"printf '{blocks}' > {hole}")
-    extra = '{"bastion_fail2ban_ban_time": 901, "ssh_server_allowed_overrides": ["MaxSessions"]}'
-    done = play("-e", extra, "--limit", "all,!bastion13")
-    root("bastion", f"rm {hole}")
-    assert done.returncode == 2, done.stdout
+    for mode in ((), ("--check",)):
+        done = play(*mode, "--limit", "all,!bastion13")
+        assert done.returncode == 2, done.stdout
+        text = " ".join((done.stdout + done.stderr).split())
+        assert f"permittty is 'yes' for grace, asked: 'no'. {hole}:2 (inside Match User grace) says yes" in text
+        assert "authorizedkeyscommand is '/bin/true' for ada from 172.16.0.0, grace from 172.16.0.0, asked" in text
+        assert "permitlisten" not in text
+        root("bastion", f"systemctl stop {SERVICES}")  # between the two: check mode says that, too, and only says it
+    assert "`systemctl restart devnode-audit.service` would put that right" in text
+    states = root("bastion", f"rm {hole}; systemctl is-active {SERVICES} || true").split()
+    assert states == ["inactive"] * 3
+
+
+def test_what_somebody_stopped_runs_again():
+    done = play("--limit", "all,!bastion13")
+    assert done.returncode == 0, done.stdout + done.stderr
     text = " ".join((done.stdout + done.stderr).split())
-    assert f"maxsessions is '10' for grace, asked: '0'. {hole}:2 (inside Match User grace) says 10" in text
-    assert "authorizedkeyscommand is '/bin/true' for ada from 172.16.0.0, grace from 172.16.0.0, asked: 'none'" in text
-    assert "permitlisten" not in text
-    assert "901" not in root("bastion", "cat /etc/fail2ban/jail.d/devnode.local")
+    assert "`systemctl restart fail2ban.service` put that right" in text
+    assert "changed=1 " in text  # one task, and nothing but that
+    assert root("bastion", f"systemctl is-active {SERVICES}").split() == ["active"] * 3
 
 
 def test_who_leaves_is_out_at_once(target):
