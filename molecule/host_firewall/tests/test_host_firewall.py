@@ -481,13 +481,13 @@ def test_rules_that_are_broken_at_a_restart_of_the_host_leave_those_for_an_emerg
     """A host that lets in everybody must not come up, nor one that lets in nobody."""
     with broken_rules("plain"):
         subprocess.run(["docker", "restart", "--time", "5", f"{CONTAINER}-plain"], check=True, capture_output=True)
-        until(answers, 40)
+        wait_until(answers, "plain answers again")
         failed = root("plain", "systemctl show -P InactiveEnterTimestampMonotonic devnode-firewall")
         assert 0 < int(failed) < int(root("plain", "systemctl show -P ActiveEnterTimestampMonotonic ssh"))
         for port in (8080, 9999):
             root("plain", f"systemd-run -q --unit=listen-{port} python3 -m http.server --bind :: {port}")
         root("plain", f"ip route replace {STRANGER}/32 via {address('outside')}")
-        until(lambda: connect("outside", ADDRESS["plain"], 8080) == "open", 20)
+        wait_until(lambda: connect("outside", ADDRESS["plain"], 8080) == "open", "the port is open to start with")
         in_an_emergency("plain")
     assert play("--limit", "plain,outside").returncode == 0
 
