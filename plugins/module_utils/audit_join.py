@@ -36,7 +36,7 @@ OPENED = re.compile(r"pam_unix\(sshd:session\): session opened for user \S+\(uid
 CLOSED = re.compile(r"pam_unix\(sshd:session\): session closed for user ")
 CHILD = re.compile(r"User child is on pid (\d+)")
 # Where in its source sshd says it: LogVerbose puts this in front. Anchored, since targets come from the client.
-_PLACE = r"(?:debug1: )?[a-z]+\.c:{}\(\):\d+ \([^)]*\): "
+_PLACE = r"(?:debug[123]: )?[a-z]+\.c:{}\(\):\d+ \([^)]*\): "
 _TARGET = r"originator \S+ port \d+, target (?P<host>.+) port (?P<port>\d+)"
 ASKED = re.compile(_PLACE.format("server_request_direct_tcpip") + _TARGET)
 REFUSED = re.compile(f"(?:{_PLACE.format('server_request_direct_tcpip')})?refused local port forward: {_TARGET}")
@@ -47,6 +47,18 @@ NEW = re.compile(_PLACE.format("channel_new") + r"channel (\d+): new direct-tcpi
 FREE = re.compile(_PLACE.format("channel_free") + r"channel (\d+): free: direct-tcpip,")
 UNREACHED = re.compile(r"(?:error: )?connect_to (?P<host>.+) port (?P<port>\d+): failed")
 UNKNOWN_HOST = re.compile(r"(?:error: )?connect_to (?P<host>.+): unknown host")
+SOCKET = re.compile(
+    f"(?:{_PLACE.format('server_request_direct_streamlocal')})?refused streamlocal port forward: "
+    r"originator .*? port -?\d+, target (?P<path>.*)",
+    re.DOTALL,
+)
+# What sshd tells the client, in its own words, and says to the log only when it is asked to.
+TOLD = re.compile(_PLACE.format("ssh_packet_send_debug") + r"sending debug message: (?P<words>.*)", re.DOTALL)
+REFUSALS = {
+    "Server has disabled port forwarding.": "remote forwarding",
+    "Server has disabled streamlocal forwarding.": "remote forwarding to a socket",
+    "Server has rejected tunnel device forwarding": "tunnel",
+}
 NO_SESSIONS = re.compile(r"(?:error: )?no more sessions")
 TRANSFERRED = re.compile(r"Transferred: sent (\d+), received (\d+) bytes")
 
@@ -55,6 +67,7 @@ APART = 5.0
 # After so long a packet that no login explains is reported.
 STRAY = 20.0
 NAME_MAX = 64
+PATH_MAX = 256
 
 
 @dataclass
@@ -273,6 +286,13 @@ class Joiner:
         if refused:
             target = {"to": refused["host"], "to_port": int(refused["port"])}
             return [self._record(time, "denied", session, **target, what="connection")]
+        socket = SOCKET.fullmatch(text)
+        if socket:
+            return [self._record(time, "denied", session, to=socket["path"][:PATH_MAX], what="socket")]
+        told = TOLD.fullmatch(text)
+        if told:
+            what = REFUSALS.get(told["words"])
+            return [self._record(time, "denied", session, what=what)] if what else []
         if UNKNOWN_HOST.match(text):
             host, port = session.asked
             return [self._record(time, "denied", session, to=host, to_port=port, what="unknown host")]

@@ -96,10 +96,12 @@ class Journal:
 
         self._journal = journal
         self._reader = journal.Reader()
+        # By the name that they give themselves: of a process that has ended by the time the journal looks, it knows no
+        # other, only its number and account.
         for number, program in enumerate(PROGRAMS):
             if number:
                 self._reader.add_disjunction()
-            self._reader.add_match(_COMM=program)
+            self._reader.add_match(SYSLOG_IDENTIFIER=program)
         if cursor:
             try:
                 self._reader.seek_cursor(cursor)
@@ -122,6 +124,8 @@ class Journal:
             if when > until:
                 self._reader.get_previous()
                 return
+            if str(raw.get("_COMM", PROGRAMS[0])) not in PROGRAMS:
+                continue  # somebody else, under that name
             try:
                 entry = Entry(when, int(raw["_PID"]), int(raw["_UID"]), str(raw.get("MESSAGE", "")))
             except (KeyError, TypeError, ValueError):

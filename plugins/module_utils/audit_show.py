@@ -134,7 +134,8 @@ def _in_time(row: Record, arguments: argparse.Namespace) -> bool:
 
 
 def _target(record: Record) -> str:
-    return f"{record.get('to', '')}:{record.get('to_port', '')}" if record.get("to") else ""
+    port = f":{record['to_port']}" if record.get("to_port") else ""  # a socket has none
+    return f"{record['to']}{port}" if record.get("to") else ""
 
 
 def cell(record: Record, column: str) -> str:

@@ -20,8 +20,11 @@ TLS = "/etc/devnode/bastion/tls"
 RSYSLOG = "/etc/rsyslog.d/40-devnode-ship.conf"
 CHRONY = "/etc/chrony/chrony.conf"
 SYSCTL = "/etc/sysctl.d/60-devnode-bastion.conf"
+JOURNAL = "/etc/systemd/journald.conf.d/60-devnode-bastion.conf"
 RULES = "/etc/audit/rules.d/60-devnode.rules"
 FORMATS = ("syslog", "json", "gelf")
+# Keywords of sshd's by the OpenSSH that brought them: an older one refuses the whole file.
+SINCE = {"LogVerbose": (8, 5), "PerSourceMaxStartups": (8, 5), "PerSourcePenalties": (9, 8)}
 
 # Key, value, why it matters on a host that strangers may talk to.
 SETTINGS: tuple[tuple[str, str, str], ...] = (
@@ -75,6 +78,13 @@ class BastionError(ValueError):
     """Every problem of the variables, one a line."""
 
 
+def keywords(package: str) -> list[str]:
+    """Those of SINCE that the sshd of a package version knows. All, where the version says nothing."""
+    found = re.match(r"(?:[0-9]+:)?([0-9]+)\.([0-9]+)", package)
+    version = (int(found[1]), int(found[2])) if found else (99, 0)
+    return sorted(keyword for keyword, since in SINCE.items() if version >= since)
+
+
 class _Taken:
     """The checked variables; problems are collected."""
 
@@ -107,6 +117,12 @@ def _banner(value: Any) -> str:
 def _disk(value: Any) -> str:
     if not re.fullmatch(r"[1-9][0-9]{0,4}[mg]", str(value)):
         raise InvalidError("is not a size", "a number with m or g, such as 500m or 2g")
+    return str(value)
+
+
+def _journal_size(value: Any) -> str:
+    if not re.fullmatch(r"[1-9][0-9]{0,4}[MG]", str(value)):
+        raise InvalidError("is not a size", "a number with M or G, such as 500M or 4G")
     return str(value)
 
 
@@ -223,12 +239,17 @@ def _shipping(server: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def setup(
-    given: Mapping[str, Any], sources: str = "", pam: str = "", group_name: str = "devnode-relay"
+    given: Mapping[str, Any],
+    sources: str = "",
+    pam: str = "",
+    group_name: str = "devnode-relay",
+    openssh: str = "",
 ) -> dict[str, Any]:
     """Everything but people: packages, files with the templates' variables, activation.
 
     `given` are the role's variables without their prefix; `sources` is where the audit's programs are; `pam` is what
-    sshd's PAM file says now, of which codes for the members of `group_name` become a part.
+    sshd's PAM file says now, of which codes for the members of `group_name` become a part; `openssh` is the
+    version of its package.
     BastionError names every problem.
     """
     taken = _Taken(given)
@@ -240,6 +261,7 @@ def setup(
     days = taken.take("audit_keep_days", _within(1, 3650))
     per_source = taken.take("waiting_per_source", _within(1, 100000))
     banner = taken.take("banner", _banner)
+    journal_size = taken.take("journal_size", _journal_size)
     settings = _settings(taken)
     server = _server(taken)
     times = given["time_servers"]
@@ -255,7 +277,7 @@ def setup(
         raise BastionError("\n".join(taken.found))
 
     packages = ["openssh-server", "fail2ban", "python3-systemd", "nftables"]
-    files: list[dict[str, Any]] = []
+    files: list[dict[str, Any]] = [{"path": JOURNAL, "template": "journald.conf.j2"}]
     if flags["totp"]:
         packages.append(totp.PACKAGE)
         files += codes
@@ -287,6 +309,8 @@ def setup(
         "activate": [
             {"argv": [totp.PROGRAM, totp.WANTED, totp.STATE], "when_changed": [f"{totp.WANTED}/*", totp.PROGRAM]},
             {"argv": ["systemctl", "daemon-reload"], "when_changed": [f"{UNITS}/*"]},
+            # It keeps what others write to it meanwhile.
+            {"argv": ["systemctl", "restart", "systemd-journald.service"], "when_changed": [JOURNAL]},
             {
                 "argv": _restart("devnode-flows.service"),
                 "when_changed": [f"{UNITS}/devnode-flows.service", "/etc/devnode/bastion/ulogd.conf"],
@@ -316,6 +340,8 @@ def setup(
             "banner": bool(banner),
             "group": group,
             "per_source": per_source,
+            "journal_size": journal_size,
+            "keywords": keywords(openssh),
             "days": days,
             "audit": flags["audit"],
             "totp": flags["totp"],

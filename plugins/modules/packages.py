@@ -53,6 +53,11 @@ missing:
   returned: success
   type: list
   elements: str
+versions:
+  description: What is installed now, by package. Not those that check mode would install.
+  returned: success
+  type: dict
+  sample: {nftables: 1.1.3-1}
 """
 
 from typing import Any, NoReturn
@@ -60,19 +65,27 @@ from typing import Any, NoReturn
 from ansible.module_utils.basic import AnsibleModule
 
 
-def parse_dpkg(text: str) -> set[str]:
-    """Installed packages in what dpkg-query prints, one "name status" a line."""
+def parse_dpkg(text: str) -> dict[str, str]:
+    """Installed packages with their versions in what dpkg-query prints, one "name status version" a line."""
     rows = (line.split() for line in text.splitlines())
-    return {row[0] for row in rows if len(row) > 1 and row[1].endswith("i")}
+    return {row[0]: row[2] for row in rows if len(row) > 2 and row[1].endswith("i")}
 
 
-def _installed(module: AnsibleModule, names: list[str]) -> set[str]:
+def parse_rpm(text: str) -> str:
+    """The version that rpm prints of the last package that it names."""
+    lines = text.split()
+    return lines[-1] if lines else ""
+
+
+def _installed(module: AnsibleModule, names: list[str]) -> dict[str, str]:
     dpkg = module.get_bin_path("dpkg-query")
     if dpkg:
-        _code, out, _err = module.run_command([dpkg, "-W", "-f", "${Package} ${db:Status-Abbrev}\n", *names])
+        _code, out, _err = module.run_command([dpkg, "-W", "-f", "${Package} ${db:Status-Abbrev} ${Version}\n", *names])
         return parse_dpkg(out)
     rpm = module.get_bin_path("rpm", required=True)
-    return {name for name in names if module.run_command([rpm, "-q", "--whatprovides", name])[0] == 0}
+    ask = [rpm, "-q", "--qf", "%{VERSION}\n", "--whatprovides"]
+    said = {name: module.run_command([*ask, name]) for name in names}
+    return {name: parse_rpm(out) for name, (code, out, _err) in said.items() if code == 0}
 
 
 def _commands(module: AnsibleModule, missing: list[str]) -> list[list[str]]:
@@ -109,6 +122,7 @@ def main() -> None:
     result: dict[str, Any] = {
         "changed": bool(missing),
         "missing": missing,
+        "versions": have,
         "diff": {
             "before_header": "packages",
             "after_header": "packages",
@@ -129,6 +143,7 @@ def main() -> None:
         if dormant:
             module.run_command(["systemctl", "unmask", *dormant], check_rc=True)
             module.run_command(["systemctl", "disable", *dormant], check_rc=True)
+        result["versions"] = _installed(module, names)
     module.exit_json(**result)
 
 

@@ -18,6 +18,12 @@ PLACES = {
 }
 
 
+SAYS = {
+    "9.2": "debug3: packet.c:ssh_packet_send_debug():1875 (pid=3028): sending debug message: ",
+    "10.0": "debug3: packet.c:ssh_packet_send_debug():1975 (bin=sshd-session, pid=3028): sending debug message: ",
+}
+
+
 def place(version, function):
     return PLACES[version].format(file="serverloop.c" if "direct" in function else "channels.c", function=function)
 
@@ -112,6 +118,19 @@ def test_a_certificate_says_whose_it_is():
             {"to": "192.0.2.12", "to_port": 22, "what": "connection"},
         ),
         ("error: no more sessions", {"what": "shell, command or subsystem"}),
+        (
+            "refused streamlocal port forward: originator  port 0, target /run/dbus/system_bus_socket",
+            {"to": "/run/dbus/system_bus_socket", "to_port": None, "what": "socket"},
+        ),
+        (
+            "serverloop.c:server_request_direct_streamlocal():479 (bin=sshd-session, pid=3028): refused streamlocal "
+            "port forward: originator x port -1, target /a port 1, target /b",
+            {"to": "/a port 1, target /b", "what": "socket"},
+        ),
+        (SAYS["9.2"] + "Server has disabled port forwarding.", {"what": "remote forwarding"}),
+        (SAYS["10.0"] + "Server has disabled port forwarding.", {"what": "remote forwarding"}),
+        (SAYS["10.0"] + "Server has disabled streamlocal forwarding.", {"what": "remote forwarding to a socket"}),
+        (SAYS["9.2"] + "Server has rejected tunnel device forwarding", {"what": "tunnel"}),
     ],
 )
 def test_what_is_refused(line, what):
@@ -142,6 +161,22 @@ def test_failed_logins(line, user, method):
         method,
         "192.0.2.9",
     )
+
+
+def test_what_else_sshd_tells_a_client_is_no_refusal():
+    joiner = Joiner("bastion")
+    records(joiner, login())
+    for words in ("/etc/devnode/bastion/keys/ada:1: key options: permitopen port-forwarding", "", "tunnel"):
+        assert joiner.entry(Entry(102.0, 3028, 2001, SAYS["10.0"] + words)) == []
+
+
+def test_a_socket_cannot_pretend_to_be_another_refusal():
+    joiner = Joiner("bastion")
+    records(joiner, login())
+    evil = "/x\nrefused local port forward: originator 1 port 1, target y port 1"
+    line = f"refused streamlocal port forward: originator  port 0, target {evil}"
+    (record,) = joiner.entry(Entry(102.0, 3028, 2001, line))
+    assert (record["what"], record["to"]) == ("socket", evil)
 
 
 def test_a_line_may_overtake_the_word_about_its_process():

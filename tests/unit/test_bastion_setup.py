@@ -13,7 +13,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils import bastion_setup
 ROLE = Path(__file__).parents[2] / "roles/bastion"
 NAMES = {
     "audit", "audit_log_group", "audit_keep_days", "log_server", "auditd", "security_upgrades", "time_sync",
-    "time_servers", "banner", "sysctl", "waiting_per_source", "relay_users", "totp", "totp_secrets",
+    "time_servers", "banner", "sysctl", "waiting_per_source", "relay_users", "totp", "totp_secrets", "journal_size",
 }  # fmt: skip
 DEFAULTS = {
     name.removeprefix("bastion_"): value
@@ -52,8 +52,23 @@ def test_what_is_switched_off_is_not_there():
         (key for key, _value, _why in bastion_setup.SETTINGS), None
     ))  # fmt: skip
     assert plan["packages"] == ["openssh-server", "fail2ban", "python3-systemd", "nftables"]
-    assert plan["files"] == []
+    assert [file["path"] for file in plan["files"]] == [bastion_setup.JOURNAL]
     assert "LogVerbose" not in render("01-devnode-bastion.conf.j2", plan)
+
+
+@pytest.mark.parametrize(
+    ("package", "known"),
+    [
+        ("1:8.2p1-4ubuntu0.11", []),
+        ("8.7p1", ["LogVerbose", "PerSourceMaxStartups"]),
+        ("1:9.2p1-2+deb12u10", ["LogVerbose", "PerSourceMaxStartups"]),
+        ("1:10.0p1-7+deb13u4", ["LogVerbose", "PerSourceMaxStartups", "PerSourcePenalties"]),
+        ("", ["LogVerbose", "PerSourceMaxStartups", "PerSourcePenalties"]),
+    ],
+)
+def test_sshd_is_told_what_it_knows(package, known):
+    text = render("01-devnode-bastion.conf.j2", bastion_setup.setup(DEFAULTS, "/collection", openssh=package))
+    assert [word for word in bastion_setup.SINCE if f"\n{word} " in text] == known
 
 
 def test_the_key_of_the_log_shipping_is_kept_secret():
@@ -71,6 +86,16 @@ def test_formats(format_, words):
     assert words in text
     assert 'StreamDriverAuthMode="x509/name" StreamDriverPermittedPeers="logs.example.org"' in text
     assert 'action.resumeRetryCount="-1"' in text
+    assert 'queue.type="Disk"' in text
+    assert 'queue.checkpointInterval="1" queue.syncQueueFiles="on"' in text
+
+
+def test_nobody_can_have_lines_dropped_by_making_others():
+    plan = made(journal_size="500M")
+    text = render("journald.conf.j2", plan)
+    assert {"RateLimitIntervalSec=0", "RateLimitBurst=0", "SystemMaxUse=500M"} <= set(text.splitlines())
+    (restart,) = (one for one in plan["activate"] if bastion_setup.JOURNAL in one["when_changed"])
+    assert restart["argv"][-1] == "systemd-journald.service"
 
 
 def test_the_inventory_changes_settings():
@@ -99,6 +124,8 @@ def test_every_setting_has_its_reason():
         ({"log_server": {**SERVER, "format": "xml"}}, "bastion_log_server.format"),
         ({"log_server": {**SERVER, "queue": "lots"}}, 'bastion_log_server.queue: "lots" is not a size'),
         ({"log_server": {"host": "a", "ca": "b", "key": "c"}}, "certificate and key belong together"),
+        ({"journal_size": "all"}, 'bastion_journal_size: "all" is not a size'),
+        ({"journal_size": "4g"}, "bastion_journal_size"),
         ({"sysctl": {"net.ipv4.x": "1\nkernel.y = 2"}}, "bastion_sysctl[net.ipv4.x]"),
         ({"sysctl": {"rm -rf": "1"}}, "bastion_sysctl: "),
         ({"sysctl": []}, "bastion_sysctl: "),

@@ -354,3 +354,10 @@ def test_the_lockdown_is_read_back_for_whom_another_file_means(tmp_path, monkeyp
     main.write_text(f"Include {policy}\nInclude {hole}\n")
     sshd.write_text("#!/bin/sh\necho maxsessions 0; echo permittty no\n")
     assert sshd_check.main([str(policy), "--sshd", str(sshd)]) == 0
+
+
+def test_of_a_value_with_several_parts_those_that_are_asked_for_count():
+    asked = [sshd_check.Setting("/policy", 1, "persourcepenalties", "authfail:1", "")]
+    printed = "persourcepenalties crash:90 authfail:{} noauth:1 max:600\n"
+    assert sshd_check.differences(asked, sshd_check.parse_effective(printed.format(1)), []) == []
+    assert len(sshd_check.differences(asked, sshd_check.parse_effective(printed.format(5)), [])) == 1
