@@ -357,10 +357,12 @@ def test_a_laptop_with_the_kit_is_in(adopter: Adopter) -> None:
     assert "sudo" not in on_laptop("ssh -o BatchMode=yes bastion id").stdout
 
 
-# Of a first look at a host that has not got everything yet.
-IN_CHECK_MODE = ("is not on this host yet", "In a real run")
+# Of a first look at a host that has not got everything yet; of their container, which a restart would end;
+# and Ansible's own word, once on each new host, that it makes root's folder for temporary files.
+EXPECTED = ("is not on this host yet", "In a real run", "docker.service: a restart", "Module remote_tmp ")
 
 
 def test_nothing_was_warned_of(adopter: Adopter) -> None:
     """All of the above. A folder given as the inventory, for one, would have been 18 warnings for each person."""
-    assert not [line for line in adopter.warnings if not any(words in line for words in IN_CHECK_MODE)]
+    unexpected = [line for line in adopter.warnings if not any(words in line for words in EXPECTED)]
+    assert not unexpected, "\n".join(unexpected)
