@@ -15,6 +15,7 @@ from typing import Any
 # A line of the rules' file. It makes the file another one, so that putting it in place loads the table again.
 AGAIN = re.compile(r"^# Loaded again ([0-9]{1,9}) times", re.MULTILINE)
 LOADS = re.compile(r"^Exec(Start|Reload)=[-@:+!]*\S*/nft -f (/[A-Za-z0-9._/-]+)$", re.MULTILINE)
+REMEMBERS = frozenset(("dynamic", "timeout"))
 COMMANDS = re.compile(r"^Exec(Start|Reload)\s*=", re.MULTILINE)
 
 
@@ -38,7 +39,8 @@ def _plain(value: Any) -> Any:
         return [_plain(one) for one in value]
     if not isinstance(value, dict):
         return value
-    remembers = "dynamic" in (value.get("flags") or ())
+    # What packets put in goes by itself. nft 1.0.6 (Debian 12) says "timeout" of such a set, later ones also "dynamic".
+    remembers = not REMEMBERS.isdisjoint(value.get("flags") or ())
     left_out = {"handle", "packets", "bytes", *(("elem",) if remembers else ())}
     found = {key: _plain(one) for key, one in value.items() if key not in left_out}
     for key in ("elem", "set"):  # a set's members come in no order
