@@ -23,11 +23,11 @@ VARIABLES = ROOT / "inventory" / "lab" / "group_vars"
 PERSON, UID, WORKSPACE, PORT, ENVIRONMENT = "lin", 2040, "speech", 2240, "for-lin"
 ENVIRONMENTS = "/opt/miniconda/envs"
 COUNTS = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", re.MULTILINE)
-# Names and contents; what says when it was written (manifests, backups, logs) is no trace of a person.
+# Names and contents; the packet filter's rules are a file in /etc, and the last run compares the table with that. What
+# a rate remembers of sources, and what says when it was written (manifests, backups, logs) is no trace of a person.
 LOOK = f"""
 getent passwd; getent group
 find /etc -xdev -type f ! -name '*-' ! -name ld.so.cache -exec sha256sum {{}} + | sort -k2
-nft --stateless list table inet devnode
 if command -v docker >/dev/null; then
   ls /var/lib/devnode/workspaces {ENVIRONMENTS}
   docker ps -a --format '{{{{.Names}}}} {{{{.Image}}}}' | sort; docker volume ls -q | sort
