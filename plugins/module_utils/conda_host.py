@@ -213,6 +213,13 @@ def has_account(name: str) -> bool:
         return False
 
 
+def _as_json(answer: dict[str, Any]) -> str:
+    try:
+        return json.dumps(answer)
+    except (TypeError, ValueError) as error:
+        return json.dumps({"error": f"the answer is no JSON: {error}"})
+
+
 def as_user(name: str, function: Callable[[Path], Any]) -> Any:
     """Call a function with a person's rights and home, in a process of its own; its result must fit into JSON.
 
@@ -241,9 +248,12 @@ def as_user(name: str, function: Callable[[Path], Any]) -> Any:
         except BaseException as error:
             answer["error"] = f"{type(error).__name__}: {error} (as {name})"
         finally:
-            with os.fdopen(sending, "w", encoding="utf-8") as pipe:
-                json.dump(answer, pipe)
-            os._exit(0)
+            # Whatever happens to the answer: there must not be two of the process that asked.
+            try:
+                with os.fdopen(sending, "w", encoding="utf-8") as pipe:
+                    pipe.write(_as_json(answer))
+            finally:
+                os._exit(0)
     os.close(sending)
     with os.fdopen(receiving, encoding="utf-8") as pipe:
         text = pipe.read()

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from typing import Any, Dict, List, Mapping, Optional
 
+from ansible_collections.devnode.gpu.plugins.module_utils import whole_file
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_disk import (
     BASE,
     make_private,
@@ -44,7 +44,7 @@ def prepare(
 ) -> Transaction:
     """Everything that is needed to make the change or to take it back, on disk."""
     name = params["name"]
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + f".{time.time_ns() % 1000000000:09d}Z"
+    stamp = whole_file.stamp()
     old = join_transactions(plan.changes, earlier.data["old"] if earlier else [])
     earlier_changed = earlier.data["changed"] if earlier else []
     transaction = Transaction(

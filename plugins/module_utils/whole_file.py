@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from typing import Union
+from typing import Iterable, Union
 
 BACKUPS_KEPT = 10
 
@@ -33,16 +33,49 @@ def rewrite(path: str, content: Union[str, bytes], mode: int = 0o644) -> None:
         _replace(path, content, like.st_mode & 0o7777, like.st_uid, like.st_gid)
 
 
+def text(path: str) -> str:
+    """What a file says; nothing where there is none, or none that may be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as source:
+            return source.read()
+    except OSError:
+        return ""
+
+
+def stamp() -> str:
+    """A name for this moment. Later ones sort behind it, and no two are the same."""
+    now = time.time_ns()
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(now // 10**9)) + f".{now % 10**9:09d}Z"
+
+
 def keep(path: str, folder: str) -> str:
     """A copy of a file, for root alone, beside the last ones of it. Returns where it is."""
     os.makedirs(folder, mode=0o700, exist_ok=True)
     name = path.strip("/").replace("/", "-")
-    kept = os.path.join(folder, f"{name}.{time.strftime('%Y%m%dT%H%M%S')}")
+    kept = os.path.join(folder, f"{name}.{stamp()}")
     shutil.copy2(path, kept)
-    old = sorted(entry for entry in os.listdir(folder) if entry.startswith(name + "."))
-    for entry in old[:-BACKUPS_KEPT]:
-        os.unlink(os.path.join(folder, entry))
+    _drop_oldest(folder, name + ".")
     return kept
+
+
+def keep_together(paths: Iterable[str], folder: str) -> str:
+    """Copies of files that are replaced at one time, under their names in a folder of their own."""
+    kept = os.path.join(folder, stamp())
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    os.mkdir(kept, mode=0o700)
+    for path in paths:
+        shutil.copy2(path, os.path.join(kept, os.path.basename(path)))
+    _drop_oldest(folder)
+    return kept
+
+
+def _drop_oldest(folder: str, prefix: str = "") -> None:
+    for entry in sorted(name for name in os.listdir(folder) if name.startswith(prefix))[:-BACKUPS_KEPT]:
+        place = os.path.join(folder, entry)
+        if os.path.isdir(place):
+            shutil.rmtree(place)
+        else:
+            os.unlink(place)
 
 
 def _replace(path: str, content: Union[str, bytes], mode: int, uid: int, gid: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import glob
 from typing import Any, Container, Dict, Iterable, List
 
+from ansible_collections.devnode.gpu.plugins.module_utils import whole_file
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public_key
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError
 from ansible_collections.devnode.gpu.plugins.module_utils.workspace import Options, Workspace
@@ -48,7 +49,9 @@ def to_sign(workspaces: Iterable[Workspace], options: Options) -> List[Dict[str,
             if _is_key(key):
                 names = [item.host_key_alias or item.name]
                 certificate = f"{path}{CERTIFICATE}"
-                found.append({"path": certificate, "key": key, "names": names, "certificate": _read(certificate)})
+                found.append(
+                    {"path": certificate, "key": key, "names": names, "certificate": whole_file.text(certificate)}
+                )
     return found
 
 
@@ -78,12 +81,4 @@ def _is_key(text: str) -> bool:
 
 def _words(path: str) -> str:
     """Type and base64 of a public key; nothing where there is none."""
-    return " ".join(_read(path).split()[:2])
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as source:
-            return source.read()
-    except OSError:
-        return ""
+    return " ".join(whole_file.text(path).split()[:2])

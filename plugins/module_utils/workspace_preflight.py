@@ -17,6 +17,7 @@ from typing import Dict, List, Sequence, Set, Tuple
 from ansible_collections.devnode.gpu.plugins.module_utils import (
     cdi,
     cuda_compat,
+    whole_file,
     workspace_activity,
     workspace_container,
     workspace_parse,
@@ -198,7 +199,7 @@ class Preflight:
             if path and not os.path.isfile(path)
         ]
         number, holder = listener(item.web.port)
-        if holder and WEB_UNIT not in _read(f"/proc/{number}/cgroup"):
+        if holder and WEB_UNIT not in whole_file.text(f"/proc/{number}/cgroup"):
             problems.append(f"{where}: web.port {item.web.port} is taken by {holder}. Choose another port.")
         return problems
 
@@ -230,18 +231,10 @@ def listener(port: int) -> Tuple[str, str]:
         try:
             if os.readlink(link) in links:
                 number = link.split("/")[2]
-                return number, f"{_read(f'/proc/{number}/comm').strip()} (pid {number})"
+                return number, f"{whole_file.text(f'/proc/{number}/comm').strip()} (pid {number})"
         except OSError:
             continue
     return "", "another process" if links else ""
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as source:
-            return source.read()
-    except OSError:
-        return ""
 
 
 def known_devices() -> List[str]:

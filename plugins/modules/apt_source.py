@@ -112,8 +112,6 @@ changed_paths:
 import glob
 import os
 import re
-import shutil
-import time
 from typing import Any, Dict, List, Optional
 from urllib.parse import urlsplit
 
@@ -249,10 +247,7 @@ class Source:
 
     def _backup(self, paths: List[str]) -> None:
         if paths:
-            folder = os.path.join(self.params["state_dir"], "backup", "apt_source", time.strftime("%Y%m%dT%H%M%S"))
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-            for path in paths:
-                shutil.copy2(path, os.path.join(folder, os.path.basename(path)))
+            whole_file.keep_together(paths, os.path.join(self.params["state_dir"], "backup", "apt_source"))
 
 
 def read(path: str) -> Optional[bytes]:

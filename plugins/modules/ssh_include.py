@@ -87,13 +87,12 @@ homes:
 import json
 import os
 import re
-import time
 import traceback
 from dataclasses import dataclass
 from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.devnode.gpu.plugins.module_utils import ssh_include
+from ansible_collections.devnode.gpu.plugins.module_utils import ssh_include, whole_file
 
 BACKUPS = "/var/lib/devnode/backup/ssh_include"
 RECORDS = "/var/lib/devnode/ssh_include"
@@ -147,7 +146,7 @@ def keep(account: str, text: str) -> None:
     """Keep what a config held before, for root's eyes only."""
     directory = os.path.join(BACKUPS, account)
     os.makedirs(directory, mode=0o700, exist_ok=True)
-    name = os.path.join(directory, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
+    name = os.path.join(directory, whole_file.stamp())
     with open(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", errors="surrogateescape") as target:
         target.write(text)
     for old in sorted(os.listdir(directory))[:-KEEP]:

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils import conda_host
@@ -84,3 +86,24 @@ def test_two_runs_at_once_wait_for_each_other(prefix: Path) -> None:
     with conda_host.locked(prefix, 10):
         pass
     os.waitpid(child, 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as somebody else")
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda _home: object(), "the answer is no JSON"),
+        (lambda _home: 1 / 0, "ZeroDivisionError"),
+        (lambda _home: os._exit(3), "without an answer"),
+    ],
+)
+def test_a_person_s_process_never_goes_on_as_the_one_that_asked(function: Any, said: str) -> None:
+    me = os.getpid()
+    with pytest.raises(conda_host.HostError, match=said):
+        conda_host.as_user("nobody", function)
+    assert os.getpid() == me
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as somebody else")
+def test_what_a_person_s_process_says_comes_back() -> None:
+    assert conda_host.as_user("nobody", lambda _home: [os.getuid()]) == [pwd.getpwnam("nobody").pw_uid]

@@ -47,7 +47,7 @@ def test_the_last_ten_copies_are_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     folder, path = tmp_path / "kept", tmp_path / "a"
     for number in range(12):
         path.write_text(str(number))
-        monkeypatch.setattr(whole_file.time, "strftime", lambda _form, number=number: f"{number:02d}")
+        monkeypatch.setattr(whole_file, "stamp", lambda number=number: f"{number:02d}")
         where = whole_file.keep(str(path), str(folder))
         assert Path(where).read_text() == str(number)
     name = str(path).strip("/").replace("/", "-")
@@ -68,3 +68,29 @@ def test_what_cannot_be_finished_leaves_the_old_file_and_nothing_else(
     with pytest.raises(OSError, match="No space"):
         whole_file.rewrite(str(path), "new")
     assert (os.listdir(tmp_path), path.read_text()) == (["a"], "old")
+
+
+def test_of_files_that_went_together_the_last_ten_times_are_kept(tmp_path: Path) -> None:
+    places = [tmp_path / "a", tmp_path / "b"]
+    for number in range(12):
+        for path in places:
+            path.write_text(f"{path.name}{number}")
+        where = Path(whole_file.keep_together(map(str, places), str(tmp_path / "kept")))
+    assert [(where / path.name).read_text() for path in places] == ["a11", "b11"]
+    kept = sorted((tmp_path / "kept").iterdir())
+    assert [(one / "a").read_text() for one in kept] == [f"a{number}" for number in range(2, 12)]
+    assert {mode(one) for one in kept} == {0o700}
+
+
+def test_two_copies_of_one_moment_are_two(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("x")
+    places = [whole_file.keep(str(path), str(tmp_path / "kept")) for _dummy in range(3)]
+    assert len(set(places)) == 3
+    assert places == sorted(places)
+
+
+def test_what_cannot_be_read_says_nothing(tmp_path: Path) -> None:
+    assert whole_file.text(str(tmp_path / "none")) == ""
+    (tmp_path / "a").write_bytes(b"a\xff")
+    assert whole_file.text(str(tmp_path / "a")) == "a\ufffd"
