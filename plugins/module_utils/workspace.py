@@ -1,7 +1,8 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Workspaces as data. workspace_parse reads and checks them, workspace_container says what their containers are made
-of, workspace_activity who works in them. Nothing there looks at a host; see workspace_host for that.
+of, workspace_activity who works in them. Nothing there looks at a host: workspace_engine does, and workspace_keeper
+makes it so.
 """
 
 from __future__ import annotations

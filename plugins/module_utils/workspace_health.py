@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, List, Tuple
 
 from ansible_collections.devnode.gpu.plugins.module_utils import validators
 from ansible_collections.devnode.gpu.plugins.module_utils.workspace import Workspace
-from ansible_collections.devnode.gpu.plugins.module_utils.workspace_host import answers_ssh
+from ansible_collections.devnode.gpu.plugins.module_utils.workspace_keeper import answers_ssh
 
 Run = Callable[[List[str]], Tuple[int, str, str]]
 

@@ -23,7 +23,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils import (
     workspace_parse,
 )
 from ansible_collections.devnode.gpu.plugins.module_utils.workspace import Workspace
-from ansible_collections.devnode.gpu.plugins.module_utils.workspace_host import Container, Engine, Found, Run
+from ansible_collections.devnode.gpu.plugins.module_utils.workspace_engine import Container, Engine, Found, Run
 
 CDI_PATTERNS = ("/etc/cdi/*", "/var/run/cdi/*")
 WEB_UNIT = "devnode-web.service"

@@ -157,12 +157,13 @@ from ansible_collections.devnode.gpu.plugins.module_utils import workspace as mo
 from ansible_collections.devnode.gpu.plugins.module_utils import (
     workspace_activity,
     workspace_container,
+    workspace_engine,
     workspace_host_keys,
+    workspace_keeper,
     workspace_parse,
     workspace_web,
 )
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace_certificate as certificate
-from ansible_collections.devnode.gpu.plugins.module_utils import workspace_host as host
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
 from ansible_collections.devnode.gpu.plugins.module_utils.workspace_preflight import Preflight
 
@@ -187,7 +188,7 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
         module.exit_json(**run(module))
-    except (host.HostError, certificate.CertificateError) as exc:
+    except (workspace_engine.HostError, certificate.CertificateError) as exc:
         module.fail_json(msg=str(exc))
 
 
@@ -198,7 +199,7 @@ def run(module: AnsibleModule) -> Dict[str, Any]:
     if module.params["preflight"]:
         problems += workspace_web.password_problems(webs, module.params["web_passwords"])
     if problems:
-        raise host.HostError("\n".join(problems))
+        raise workspace_engine.HostError("\n".join(problems))
     options = model.Options(
         image=module.params["image"],
         environment_allow=tuple(module.params["environment_allow"]),
@@ -211,29 +212,29 @@ def run(module: AnsibleModule) -> Dict[str, Any]:
         if recreate == "idle" and workspace_activity.in_window(module.params["window"], now.tm_hour * 60 + now.tm_min):
             recreate = "always"
     except InvalidError as exc:
-        raise host.HostError(f"window: {show(module.params['window'])} {exc}.") from exc
-    keeper = host.Keeper(module.run_command, options, recreate, module.check_mode, people)
+        raise workspace_engine.HostError(f"window: {show(module.params['window'])} {exc}.") from exc
+    keeper = workspace_keeper.Keeper(module.run_command, options, recreate, module.check_mode, people)
     found = keeper.engine.look(
         image for image in (workspace_container.image_of(item, options) for item in workspaces) if image
     )
     if not (found.engine or module.check_mode or module.params["preflight"]):
-        raise host.HostError("no container engine answers on this host. Run the role docker_engine first.")
+        raise workspace_engine.HostError("no container engine answers on this host. Run the role docker_engine first.")
     preflight = Preflight(
         module.run_command, keeper.engine, found, recreate, module.params["base"], module.check_mode, people
     )
     verdict = preflight.judge(workspaces, purge)
     if verdict.refused:
-        raise host.HostError("\n".join(verdict.refused))
+        raise workspace_engine.HostError("\n".join(verdict.refused))
     for text in verdict.warnings if module.params["preflight"] else ():
         module.warn(text)
-    result = host.Result() if module.params["preflight"] else keeper.bring(workspaces, found, purge)
+    result = workspace_keeper.Result() if module.params["preflight"] else keeper.bring(workspaces, found, purge)
     here = bool(webs) or os.path.isdir(workspace_web.CONFIG_DIR) or os.path.isdir(workspace_web.STATE_DIR)
     prints: Dict[str, str] = {}
     if here and not module.params["preflight"]:
         result.actions += certificate.ensure(module.run_command, workspaces, module.check_mode)
         prints = certificate.fingerprints(module.run_command, workspaces)
     for entry in result.pending:
-        module.warn(host.pending_text(entry))
+        module.warn(workspace_keeper.pending_text(entry))
     return {
         "changed": bool(result.actions),
         "actions": result.actions,

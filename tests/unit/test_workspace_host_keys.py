@@ -13,9 +13,8 @@ from types import ModuleType
 
 import pytest
 from ansible_collections.devnode.gpu.plugins.action.host_certificates import Authority
-from ansible_collections.devnode.gpu.plugins.module_utils import host_certificates, known_hosts
+from ansible_collections.devnode.gpu.plugins.module_utils import host_certificates, known_hosts, workspace_keeper
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
-from ansible_collections.devnode.gpu.plugins.module_utils import workspace_host as host
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace_host_keys as host_keys
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public_key
 from unit.fleet import key
@@ -120,7 +119,7 @@ def test_a_key_that_was_made_anew_is_handed_to_the_running_container(tmp_path: P
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout, done.stderr
 
-    keeper = host.Keeper(keygen, options, "idle", False)
+    keeper = workspace_keeper.Keeper(keygen, options, "idle", False)
     note = tmp_path / "nlp" / "applied.json"
     keeper._ensure_host_key(nlp())
     assert keeper.result.actions == ["make host key of nlp"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
-from ansible_collections.devnode.gpu.plugins.module_utils import workspace_host as host
+from ansible_collections.devnode.gpu.plugins.module_utils import workspace_engine, workspace_keeper
 from workspace_case import OPTIONS, TRAINING, FakeDocker, bring, container, nlp
 
 
@@ -29,7 +29,7 @@ def test_undeclared_is_pending_while_somebody_works(monkeypatch: pytest.MonkeyPa
     (entry,) = result.pending
     assert entry["workspace"] == "old"
     assert entry["reasons"] == ["no longer declared, but ada: python3 train.py (since 14:02:12) runs"]
-    assert 'workspace "old" is no longer declared, but is left running' in host.pending_text(entry)
+    assert 'workspace "old" is no longer declared, but is left running' in workspace_keeper.pending_text(entry)
     assert bring(docker, [], monkeypatch, recreate="always").actions == ["remove old"]
     docker.top = ""
     assert bring(docker, [], monkeypatch, recreate=recreate).actions == ["remove old"]
@@ -58,11 +58,11 @@ def test_changed_is_pending_while_somebody_works(monkeypatch: pytest.MonkeyPatch
 def test_purged_by_name_only_and_not_while_in_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     docker = FakeDocker([container(nlp(name="old"))])
     options = model.Options(image=OPTIONS.image, state_dir=str(tmp_path))
-    monkeypatch.setattr(host.shutil, "which", lambda _: "/usr/bin/docker")
-    monkeypatch.setattr(host, "_enabled", list)
+    monkeypatch.setattr(workspace_engine.shutil, "which", lambda _: "/usr/bin/docker")
+    monkeypatch.setattr(workspace_engine, "_enabled", list)
 
-    def purge(*names: str) -> host.Result:
-        keeper = host.Keeper(docker, options, "idle", check=True)
+    def purge(*names: str) -> workspace_keeper.Result:
+        keeper = workspace_keeper.Keeper(docker, options, "idle", check=True)
         return keeper.bring([], keeper.engine.look([]), names)
 
     assert purge().kept == ["devnode-old-home"]
@@ -84,8 +84,8 @@ def test_stopped_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_check_mode_on_a_host_without_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host.shutil, "which", lambda _: None)
-    keeper = host.Keeper(FakeDocker([]), OPTIONS, "idle", check=True)
+    monkeypatch.setattr(workspace_engine.shutil, "which", lambda _: None)
+    keeper = workspace_keeper.Keeper(FakeDocker([]), OPTIONS, "idle", check=True)
     found = keeper.engine.look([OPTIONS.image])
     assert not found.engine
     assert keeper.bring([nlp()], found).actions == ["create nlp"]

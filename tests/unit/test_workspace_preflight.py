@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
-from ansible_collections.devnode.gpu.plugins.module_utils import workspace_host as host
+from ansible_collections.devnode.gpu.plugins.module_utils import workspace_engine
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace_preflight as preflight
 from workspace_case import TRAINING, FakeDocker, container, nlp
 
@@ -23,24 +23,28 @@ def test_listening_inodes() -> None:
 
 def test_an_engine_without_cdi_and_a_missing_gpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "known_devices", lambda: ["nvidia.com/gpu=0"])
-    old = host.Found(engine=True, cdi=False)
+    old = workspace_engine.Found(engine=True, cdi=False)
     assert "does not inject CDI devices, which the GPUs of nlp need" in refused(monkeypatch, [nlp()], old)[0]
     assert refused(monkeypatch, [nlp(gpus=[])], old) == []
-    new = host.Found(engine=True, cdi=True)
+    new = workspace_engine.Found(engine=True, cdi=True)
     assert refused(monkeypatch, [nlp()], new) == []
     found = refused(monkeypatch, [nlp(gpus=["nvidia.com/gpu=3"])], new)
     assert found == ['workspace "nlp": GPU "nvidia.com/gpu=3" does not exist on this host (it has nvidia.com/gpu=0).']
-    stranger = host.Found(engine=True, cdi=True, strangers=["devnode-nlp"])
+    stranger = workspace_engine.Found(engine=True, cdi=True, strangers=["devnode-nlp"])
     assert "that this role did not make" in refused(monkeypatch, [nlp()], stranger)[0]
     assert 'purge: "nlp" is declared on this host' in refused(monkeypatch, [nlp()], new, purge=["nlp", "old"])[0]
 
 
 def refused(
-    monkeypatch: pytest.MonkeyPatch, wanted: list[model.Workspace], found: host.Found, **options: Any
+    monkeypatch: pytest.MonkeyPatch, wanted: list[model.Workspace], found: workspace_engine.Found, **options: Any
 ) -> list[str]:
     monkeypatch.setattr(preflight.Preflight, "_port_problems", lambda *_: [])
     docker = FakeDocker([])
-    return preflight.Preflight(docker, host.Engine(docker), found).judge(wanted, options.get("purge", ())).refused
+    return (
+        preflight.Preflight(docker, workspace_engine.Engine(docker), found)
+        .judge(wanted, options.get("purge", ()))
+        .refused
+    )
 
 
 SMI = "0, GPU-aaaa, {driver}, 9.0, NVIDIA H100 80GB HBM3\n1, GPU-bbbb, {driver}, {second}, Tesla P100\n"
@@ -67,8 +71,10 @@ def test_what_the_driver_does_not_run_is_said_before_anything_is_made(
     def smi(argv: list[str]) -> tuple[int, str, str]:
         return 0, SMI.format(driver=driver, second=second), ""
 
-    found = host.Found(engine=True, cdi=True)
-    look = preflight.Preflight(smi, host.Engine(smi), found, base="pytorch/pytorch:2.8.0-cuda12.8-cudnn9-devel")
+    found = workspace_engine.Found(engine=True, cdi=True)
+    look = preflight.Preflight(
+        smi, workspace_engine.Engine(smi), found, base="pytorch/pytorch:2.8.0-cuda12.8-cudnn9-devel"
+    )
     verdict = look.judge([nlp(gpus=gpus)])
     assert bool(verdict.refused) == bool(says)
     assert says in " ".join(verdict.refused)
@@ -77,9 +83,9 @@ def test_what_the_driver_does_not_run_is_said_before_anything_is_made(
 def test_a_port_that_a_workspace_in_use_still_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     old = nlp(name="old")
     docker = FakeDocker([container(old)], TRAINING)
-    monkeypatch.setattr(host.shutil, "which", lambda _: "/usr/bin/docker")
-    monkeypatch.setattr(host, "_enabled", list)
-    engine = host.Engine(docker)
+    monkeypatch.setattr(workspace_engine.shutil, "which", lambda _: "/usr/bin/docker")
+    monkeypatch.setattr(workspace_engine, "_enabled", list)
+    engine = workspace_engine.Engine(docker)
     found = engine.look([])
     wanted = nlp(name="new")
 
@@ -99,9 +105,9 @@ def test_a_port_that_a_workspace_in_use_still_holds(monkeypatch: pytest.MonkeyPa
 
 def test_a_gpu_that_a_workspace_in_use_still_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     docker = FakeDocker([container(nlp(name="old"))], TRAINING)
-    monkeypatch.setattr(host.shutil, "which", lambda _: "/usr/bin/docker")
-    monkeypatch.setattr(host, "_enabled", list)
-    engine = host.Engine(docker)
+    monkeypatch.setattr(workspace_engine.shutil, "which", lambda _: "/usr/bin/docker")
+    monkeypatch.setattr(workspace_engine, "_enabled", list)
+    engine = workspace_engine.Engine(docker)
     found = engine.look([])
     heir = nlp(name="new", port=2299)
 

@@ -11,9 +11,10 @@ import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
 from ansible_collections.devnode.gpu.plugins.module_utils import (
     workspace_container,
+    workspace_engine,
+    workspace_keeper,
     workspace_parse,
 )
-from ansible_collections.devnode.gpu.plugins.module_utils import workspace_host as host
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBkz1jAoIKYsCwz6jJNDiJRvbwqz624gk6E5pAA/we7G"
 NLP = {
@@ -74,10 +75,12 @@ def container(item: model.Workspace, **changes: Any) -> dict[str, Any]:
 
 def bring(
     docker: FakeDocker, wanted: list[model.Workspace], monkeypatch: pytest.MonkeyPatch, **options: Any
-) -> host.Result:
-    monkeypatch.setattr(host.shutil, "which", lambda _: "/usr/bin/docker")
-    monkeypatch.setattr(host, "_enabled", lambda: [c["Config"]["Labels"][model.LABEL] for c in docker.containers])
-    keeper = host.Keeper(docker, OPTIONS, options.get("recreate", "idle"), True, options.get("people"))
+) -> workspace_keeper.Result:
+    monkeypatch.setattr(workspace_engine.shutil, "which", lambda _: "/usr/bin/docker")
+    monkeypatch.setattr(
+        workspace_engine, "_enabled", lambda: [c["Config"]["Labels"][model.LABEL] for c in docker.containers]
+    )
+    keeper = workspace_keeper.Keeper(docker, OPTIONS, options.get("recreate", "idle"), True, options.get("people"))
     return keeper.bring(wanted, keeper.engine.look([OPTIONS.image]))
 
 
