@@ -56,7 +56,7 @@ molecule: venv  ## One scenario: make molecule SCENARIO=ssh_server
 	@[ -n "$(SCENARIO)" ] || { echo "Say which: make molecule SCENARIO=<one of: $$(ls -d molecule/*/molecule.yml | cut -d/ -f2 | tr '\n' ' ')>"; exit 2; }
 	@$(BIN)/python tests/run.py molecule $(SCENARIO)
 
-bench: venv  ## How fast ssh is with our configuration, and what runs cost (PARTS="render runs gpu workspaces latency copy heal")
+bench: venv  ## How fast ssh is with our configuration, and what runs cost (PARTS="render runs site gpu workspaces latency copy heal")
 	@$(BIN)/python -m bench.run $(PARTS)
 
 docs: venv  ## Write the generated parts of the documentation again (each role's variables)

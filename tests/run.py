@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "tests" / "output"
 PLUGINS = ".collections/ansible_collections/devnode/gpu/plugins"
 REPORT = ROOT / "tests" / "reports" / "full.md"
+# What the scenario `bastion` wrote in its full run: outside auditors' words, before and after.
+YARDSTICKS = ROOT / "tests" / "reports" / "yardsticks.md"
 # Read by the scenarios (every test on every OS) and by tests/unit/conftest.py (new examples each time).
 FULL = {"DEVNODE_TESTS": "full", "HYPOTHESIS_PROFILE": "full"}
 GITHUB = (
@@ -197,8 +199,10 @@ def write_report(minutes: float, closing: str) -> None:
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     steps = "\n".join(DONE)
+    yardsticks = f"\n## ssh-audit and Lynis\n\n{YARDSTICKS.read_text()}" if YARDSTICKS.exists() else ""
     REPORT.write_text(
-        f"# make test-full\n\nRevision {revision.strip()}, {minutes:.1f} minutes: {closing}\n\n```\n{steps}\n```\n"
+        f"# make test-full\n\nRevision {revision.strip()}, {minutes:.1f} minutes: {closing}\n\n"
+        f"```text\n{steps}\n```\n{yardsticks}"
     )
 
 
@@ -213,6 +217,7 @@ def main() -> int:
     OUTPUT.mkdir(parents=True, exist_ok=True)
     if args.what == "full":
         os.environ.update(FULL)
+        YARDSTICKS.unlink(missing_ok=True)
     started = time.monotonic()
     total = Count()
     if args.what in ("gate", "full", "lint"):
