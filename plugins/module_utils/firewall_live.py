@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 # A line of the rules' file. It makes the file another one, so that putting it in place loads the table again.
@@ -17,6 +18,7 @@ AGAIN = re.compile(r"^# Loaded again ([0-9]{1,9}) times", re.MULTILINE)
 LOADS = re.compile(r"^Exec(Start|Reload)=[-@:+!]*\S*/nft -f (/[A-Za-z0-9._/-]+)$", re.MULTILINE)
 REMEMBERS = frozenset(("dynamic", "timeout"))
 COMMANDS = re.compile(r"^Exec(Start|Reload)\s*=", re.MULTILINE)
+ANY_COMMAND = re.compile(r"^\s*Exec\w*\s*=", re.MULTILINE)
 
 
 def times_again(text: str) -> int:
@@ -55,8 +57,13 @@ def same(live: str, meant: str) -> bool:
     return one is not None and one == other
 
 
-def loaded_by(unit: str) -> str:
-    """The file that nftables.service loads, when that is all it does at start and at reload; otherwise nothing."""
+def loaded_by(unit: str, drop_ins: Sequence[str] = ()) -> str:
+    """The file that nftables.service loads, when that is all it does at start and at reload; otherwise nothing.
+
+    `drop_ins`: other people's files for this unit. One that has a command of its own means something by it.
+    """
+    if any(ANY_COMMAND.search(text) for text in drop_ins):
+        return ""
     found = LOADS.findall(unit)
     files = {file for _which, file in found}
     whole = sorted(which for which, _file in found) == ["Reload", "Start"] and len(COMMANDS.findall(unit)) == len(found)

@@ -306,7 +306,7 @@ def _automation(wishes: Wishes) -> list[Section]:
     return [
         Section(
             "Ansible's account, whose key is root: where Ansible comes from. A try from elsewhere is logged.",
-            [f"Match User {','.join(users)} Address {elsewhere}", f"    DenyUsers {' '.join(users)}"],
+            [f"Match User {','.join(users)} Address {elsewhere}", "    DenyUsers *"],
         )
     ]
 

@@ -35,9 +35,13 @@ def _group(value: Any) -> str:
 
 
 def _user(value: Any) -> str:
-    # Whatever account a machine came with; but no pattern, and nothing that could end a line.
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}", str(value)):
-        raise InvalidError("is not the name of an account", "1-64 of A-Z a-z 0-9 _ . -, beginning with a letter or _")
+    # Whatever account a machine or a directory has; but no pattern, and nothing that could end a word.
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}", str(value)):
+        raise InvalidError(
+            "is not the name of an account that sshd could bind",
+            "1-128 of A-Z a-z 0-9 _ . @ -, beginning with a letter, a digit or _ "
+            "(no networks, which are devnode_automation_networks in a fleet: nothing is bound, and any name will do)",
+        )
     return str(value)
 
 
@@ -92,6 +96,8 @@ def invalid(wishes: Wishes) -> list[str]:
     """What is wrong with the variables themselves, all together."""
     found = []
     for name, check in _CHECKS.items():
+        if name == "automation_users" and not wishes.automation_networks:
+            continue
         value = getattr(wishes, name)
         for index, item in enumerate(value if isinstance(value, tuple) else (value,)):
             try:
@@ -117,6 +123,22 @@ def _too_short(wishes: Wishes) -> list[str]:
 def refusals(wishes: Wishes, facts: Facts) -> list[str]:
     """Why this policy must not be put in place here: what would not work, and who would be locked out."""
     return [*_impossible(wishes, facts), *_lockouts(wishes, facts)]
+
+
+def warnings(wishes: Wishes, facts: Facts) -> list[str]:
+    """Where the policy does less than its variables sound like: Ansible's account is not the one that they bind."""
+    account = facts.account
+    if (
+        account is None
+        or not wishes.automation_networks
+        or account.name in (*wishes.automation_users, *wishes.operators)
+    ):
+        return []
+    return [
+        f'ssh_server_automation_networks: this run is connected as "{account.name}", which is not in '
+        "ssh_server_automation_users, so its key is let in from every address that a packet filter lets in. In a fleet "
+        "say ansible_user in the inventory: a User line of ~/.ssh/config is not seen."
+    ]
 
 
 def _impossible(wishes: Wishes, facts: Facts) -> list[str]:

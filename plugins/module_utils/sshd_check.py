@@ -14,6 +14,7 @@ nothing of Ansible.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fnmatch
 import getopt
 import glob
@@ -189,11 +190,17 @@ def _with_port(address: str, asked: list[Setting]) -> str:
 
 def loosened(asked: list[Setting], others: list[Setting], allowed: frozenset[str]) -> list[str]:
     """Match blocks of other files that change for somebody what the policy sets for everybody."""
-    mine = {setting.keyword for setting in asked}
+    mine: dict[str, set[str]] = {}
+    for setting in asked:
+        mine.setdefault(setting.keyword, set()).add(_value(setting.value))
     return [
         f"{setting.where} sets {setting.keyword} {setting.value}, which the policy sets for everybody"
         for setting in others
-        if setting.match and setting.keyword in mine and setting.keyword not in allowed
+        if setting.match
+        and setting.keyword in mine
+        and setting.keyword not in allowed
+        # One that says the same changes nothing.
+        and mine[setting.keyword] != {_value(setting.value)}
     ]
 
 
@@ -244,7 +251,10 @@ def shut_out(user: str, address: str, groups: list[str], effective: dict[str, li
     words = {keyword: " ".join(effective.get(keyword, [])).split() for keyword in USER_LISTS}
     allowed = words["allowusers"]
     in_groups = {
-        keyword: any(_matches(word, group, "") is not False for group in groups for word in words[keyword])
+        # No address stands behind a group's @: a directory's groups may have one in their names.
+        keyword: any(
+            fnmatch.fnmatchcase(group, word.replace("[", "[[]")) for group in groups for word in words[keyword]
+        )
         for keyword in ("denygroups", "allowgroups")
     }
     if any(_matches(word, user, address) for word in words["denyusers"]):
@@ -258,12 +268,17 @@ def shut_out(user: str, address: str, groups: list[str], effective: dict[str, li
     return ""
 
 
-def _groups(user: str) -> list[str]:
+def groups_of(user: str) -> list[str]:
+    """The names of somebody's groups; each asked for, since a directory's are not listed."""
     try:
         numbers = os.getgrouplist(user, pwd.getpwnam(user).pw_gid)
     except KeyError:
         return []
-    return [group.gr_name for group in grp.getgrall() if group.gr_gid in numbers]
+    found = []
+    for number in numbers:
+        with contextlib.suppress(KeyError):
+            found.append(grp.getgrgid(number).gr_name)
+    return found
 
 
 @dataclass(frozen=True)
@@ -571,7 +586,7 @@ def _check(arguments: argparse.Namespace, command_line: CommandLine) -> list[str
     members = list(dict.fromkeys([*named, *members_of(group)]))
     first = next((index for index, setting in enumerate(settings) if setting in for_members), len(settings))
     earlier = [setting for setting in settings[:first] if setting.match and not is_ours(setting.path)]
-    pairs, unclear = lookalikes(for_members, earlier, {user: _groups(user) for user in members} if earlier else {})
+    pairs, unclear = lookalikes(for_members, earlier, {user: groups_of(user) for user in members} if earlier else {})
     classes = [(user, address, for_all) for user in ("nobody", "root") for address in addresses]
     # What counts for one member counts for all, where no other file's block is in between.
     people = [(user, SOMEWHERE[0]) for user in named] + [
@@ -586,17 +601,17 @@ def _check(arguments: argparse.Namespace, command_line: CommandLine) -> list[str
         who = user if address == SOMEWHERE[0] else f"{user} from {address}"
         for difference in differences(asked, effective, suspects):
             wrong.setdefault(difference, {}).setdefault(user, who)
-    keep = [(user, address) for user, _at, address in (word.partition("@") for word in arguments.keep)]
+    keep = [(user, address) for user, _at, address in (word.rpartition("@") for word in arguments.keep)]
     for user, address in keep + [(user, "") for user in named or members[:1]]:
         effective, failure = ask(arguments.sshd, list(command_line.options), user, address or SOMEWHERE[0], lport)
-        keyword = "" if failure else shut_out(user, address, _groups(user), effective)
+        keyword = "" if failure else shut_out(user, address, groups_of(user), effective)
         if keyword:
             lines = "; ".join(f"{one.where} says {one.value}" for one in settings if one.keyword == keyword)
             whence = f" from {address}" if address else ""
             problems.append(f"{user} could not log in{whence} any more, because of {keyword}: {lines}")
-    for user, _at, address in (word.partition("@") for word in arguments.deny):
+    for user, _at, address in (word.rpartition("@") for word in arguments.deny):
         effective, failure = ask(arguments.sshd, list(command_line.options), user, address, lport)
-        if not failure and not shut_out(user, address, _groups(user), effective):
+        if not failure and not shut_out(user, address, groups_of(user), effective):
             lines = "; ".join(f"{one.where} says {one.keyword} {one.value}" for one in earlier) or "nothing says why"
             problems.append(f"{user} could log in from {address}, where its keys must not count: {lines}")
     problems += [f"{what} for {_some(list(users.values()))}, {rest}" for (what, rest), users in wrong.items()]

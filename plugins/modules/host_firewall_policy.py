@@ -79,6 +79,7 @@ plan:
 """
 
 import fnmatch
+import glob
 import os
 import subprocess
 from dataclasses import asdict
@@ -92,6 +93,11 @@ NFT = "/usr/sbin/nft"
 LIST = f"{NFT} --json list table inet devnode"
 # Somebody's own comes before the distribution's.
 NFTABLES_UNITS = tuple(f"{folder}/systemd/system/nftables.service" for folder in ("/etc", "/usr/lib", "/lib"))
+DROP_INS = tuple(
+    f"{folder}/systemd/system/nftables.service.d" for folder in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")
+)
+# The role's own, under its name of today and that of before.
+OWN_DROP_INS = ("zz-devnode.conf", "devnode.conf")
 
 
 def _ssh_ports() -> set[int]:
@@ -142,8 +148,10 @@ def _again(rules: str) -> int:
 
 def _nftables_conf() -> str:
     found = [text for text in map(_read, NFTABLES_UNITS) if text is not None]
+    paths = [path for folder in DROP_INS for path in sorted(glob.glob(f"{folder}/*.conf"))]
+    others = [_read(path) or "" for path in paths if os.path.basename(path) not in OWN_DROP_INS]
     # Not installed yet, in check mode: as Debian has it.
-    return firewall_live.loaded_by(found[0]) if found else "/etc/nftables.conf"
+    return firewall_live.loaded_by(found[0], others) if found else "/etc/nftables.conf"
 
 
 def _present() -> Optional[firewall.Present]:

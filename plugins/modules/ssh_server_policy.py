@@ -198,9 +198,7 @@ version:
   type: str
 """
 
-import contextlib
 import glob
-import grp
 import json
 import os
 import pwd
@@ -295,13 +293,10 @@ def _account(effective: dict[str, str]) -> Optional[ssh_policy.Account]:
         entry = pwd.getpwnam(connected.user)
     except KeyError:
         return None
-    groups = [group.gr_name for group in grp.getgrall() if entry.pw_name in group.gr_mem]
-    with contextlib.suppress(KeyError):
-        groups.append(grp.getgrgid(entry.pw_gid).gr_name)
     others = ("authorizedkeyscommand", "trustedusercakeys")
     return ssh_policy.Account(
         name=entry.pw_name,
-        groups=tuple(sorted(set(groups))),
+        groups=tuple(sorted(set(sshd_check.groups_of(entry.pw_name)))),
         has_usable_key=_usable_key(entry.pw_dir),
         address=connected.client,
         other_key_sources=any(effective.get(name, "none") != "none" for name in others),
@@ -483,6 +478,8 @@ def main() -> None:
     problems = ssh_policy_refusals.refusals(wishes, facts)
     if problems:
         module.fail_json(msg="\n".join(problems))
+    for words in ssh_policy_refusals.warnings(wishes, facts):
+        module.warn(words)
     socket = host.socket_unit()
     ports = [wishes.port] if state == "present" else _ports_without(drop_in)
     module.exit_json(

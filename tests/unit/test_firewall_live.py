@@ -95,3 +95,13 @@ def test_the_distributions_file():
 )
 def test_a_unit_that_does_something_else_is_left_as_it_is(unit):
     assert firewall_live.loaded_by(unit) == ""
+
+
+def test_a_file_of_somebody_else_for_the_unit_counts_when_it_has_commands():
+    assert firewall_live.loaded_by(DEBIAN, ["[Unit]\nAfter=x.service\n# ExecStart=\n"]) == "/etc/nftables.conf"
+    for command in (
+        "ExecStart=\nExecStart=/usr/sbin/nft -f /etc/site.nft",
+        "ExecStartPost = /bin/true",
+        " ExecReload=",
+    ):
+        assert firewall_live.loaded_by(DEBIAN, ["", f"[Service]\n{command}\n"]) == ""

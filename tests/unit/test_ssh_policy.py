@@ -131,10 +131,10 @@ def test_the_automation_is_bound_to_its_networks():
     found = lines(BOUND)
     assert found[-2:] == [
         "Match User automation,ops Address *,!192.0.2.0/24,!2001:db8::/32",
-        "    DenyUsers automation ops",
+        "    DenyUsers *",
     ]
     # An operator's keys have networks of their own; without networks nobody is bound.
-    assert "    DenyUsers automation" in lines(replace(BOUND, operators=("ops",)))
+    assert "Match User automation Address *,!192.0.2.0/24,!2001:db8::/32" in lines(replace(BOUND, operators=("ops",)))
     for unbound in (replace(BOUND, automation_networks=()), replace(BOUND, operators=BOUND.automation_users)):
         assert not [line for line in lines(unbound) if "DenyUsers" in line]
         assert ssh_policy_refusals.refusals(unbound, FACTS) == []
@@ -327,3 +327,25 @@ def test_operators_have_one_source_of_keys_whatever_else_is_asked(wishes, versio
     for keyword in ssh_policy.OTHER_KEY_SOURCES:
         assert [keyword, "none"] in block
         assert not [line for line in found[:start] if line.split()[0] == keyword]
+
+
+def test_a_directorys_account_is_bound_and_what_no_file_could_name_is_refused_only_where_it_is_bound():
+    assert not ssh_policy_refusals.invalid(replace(BOUND, automation_users=("svc@corp.example", "0day_svc")))
+    for name in ("CORP\\svc", "", "a b", "a,b", "!a", "a*"):
+        (found,) = ssh_policy_refusals.invalid(replace(BOUND, automation_users=(name,)))
+        assert "ssh_server_automation_users[0]" in found
+        assert "devnode_automation_networks" in found
+        assert not ssh_policy_refusals.invalid(replace(BOUND, automation_users=(name,), automation_networks=()))
+
+
+def test_ansibles_own_account_that_is_not_bound_is_said():
+    def said(name, wishes=BOUND):
+        return ssh_policy_refusals.warnings(wishes, replace(FACTS, account=Account(name)))
+
+    (found,) = said("root")
+    assert '"root"' in found
+    assert "ansible_user" in found
+    assert not said("automation")
+    assert not said("ops", replace(BOUND, automation_users=(), operators=("ops",)))
+    assert not said("root", replace(BOUND, automation_networks=()))
+    assert not ssh_policy_refusals.warnings(BOUND, replace(FACTS, account=None))

@@ -230,6 +230,8 @@ def test_match_blocks_of_others_are_told_unless_allowed():
     (found,) = sshd_check.loosened(asked, other, frozenset())
     assert "/etc/ssh/x.conf:2 (inside Match User backup)" in found
     assert sshd_check.loosened(asked, other, frozenset({"passwordauthentication"})) == []
+    same = [sshd_check.Setting("/etc/ssh/x.conf", 2, "passwordauthentication", '"NO"', "User backup")]
+    assert sshd_check.loosened(asked, same, frozenset()) == []
 
 
 def test_a_policy_that_is_not_included():
@@ -272,10 +274,12 @@ def test_more_than_sshd_can_hand_on_is_refused(tree):
         ({"allowgroups": ["wheel"]}, "allowgroups"),
         ({"allowgroups": ["wheel", "staff"]}, ""),
         ({"denygroups": ["sta*"], "allowusers": ["ada"]}, "denygroups"),
+        ({"allowgroups": ["staff@corp.example"]}, "allowgroups"),
+        ({"allowgroups": ["admins@corp.example"]}, ""),
     ],
 )
 def test_who_is_shut_out_by_lists_of_users(effective, keyword):
-    assert sshd_check.shut_out("Ada", "10.1.2.3", ["ada", "staff"], effective) == keyword
+    assert sshd_check.shut_out("Ada", "10.1.2.3", ["ada", "staff", "Admins@corp.example"], effective) == keyword
 
 
 def test_without_an_address_only_what_is_certain_counts():
@@ -345,7 +349,7 @@ def test_the_lockdown_is_read_back_for_whom_another_file_means(tmp_path, monkeyp
     monkeypatch.setattr(sshd_check, "UNITS", ())
     monkeypatch.setattr(sshd_check.os, "makedirs", lambda *_args, **_more: None)
     monkeypatch.setattr(sshd_check, "members_of", lambda group: ["ada", "grace"] if group == "relay" else [])
-    monkeypatch.setattr(sshd_check, "_groups", lambda _user: ["relay"])
+    monkeypatch.setattr(sshd_check, "groups_of", lambda _user: ["relay"])
     assert sshd_check.main([str(policy), "--sshd", str(sshd)]) == 1
     told = capsys.readouterr().err
     assert f"maxsessions is '10' for grace, asked: '0'. {hole}:2 (inside Match User grace) says 10" in told

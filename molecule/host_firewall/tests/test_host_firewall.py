@@ -430,6 +430,7 @@ def test_without_any_table_a_broken_file_means_the_rules_for_an_emergency():
     with broken_rules("node"), tables_of_others("node"):
         root("node", "nft delete table inet devnode; ! systemctl start nftables; ! systemctl restart devnode-firewall")
         in_an_emergency("node")
+        assert "table inet filter" in root("node", "nft list tables"), "their rules are loaded without ours"
         assert connect("outside", address("node"), 2221) == "dropped"
         done = play("--limit", "node,outside")
         assert done.returncode == 0, done.stdout + done.stderr

@@ -199,8 +199,10 @@ def down(with_images: bool = False) -> None:
     refuse_another_checkout()
     hosts.end_masters(machine.addresses[0][1] for machine in MACHINES)
     people.leave()
+    # Nodes that a measurement added and could not take away again are in our networks, too.
+    left = docker("ps", "--all", "--filter", f"name=^/?{container('gpu-')}", "--format", "{{.Names}}").split()
     with ThreadPoolExecutor(max_workers=len(MACHINES)) as pool:
-        list(pool.map(hosts.down, [container(machine.name) for machine in MACHINES]))
+        list(pool.map(hosts.down, sorted({*left, *(container(machine.name) for machine in MACHINES)})))
     for network in SUBNETS:
         networks.remove(PREFIX + network)
     shutil.rmtree(LAB_DIR, ignore_errors=True)
