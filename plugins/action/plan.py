@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if errors:
                 raise TopologyError([Problem("devnode_workspaces", "", error) for error in errors])
         found: dict[str, Any] = {"views": views, "left_out": left_out}
+        if kind == "fleet":
+            found["kits_dir"] = str(inventory.kits)
+            if host_keys != "none" and not self._task.check_mode:
+                _require_places(
+                    {"devnode_kits_dir": inventory.kits, "devnode_known_hosts": inventory.known_hosts.parent}
+                )
         if host_keys == "all" and left_out and not self._task.check_mode:
             found["warnings"] = [
                 *loaded.warnings,
@@ -92,6 +99,18 @@ def _check_with_ssh_keygen(loaded: Topology) -> None:
         Problem(f"key of {owners[key]}", f'"{key.line[:60]}…"', "is rejected by ssh-keygen -l", "a sound public key")
         for key in ssh_keygen.rejected(owners)
     ]
+    if found:
+        raise TopologyError(found)
+
+
+def _require_places(folders: dict[str, Path]) -> None:
+    """What is written at the end of a run must have a place, before the run changes hosts."""
+    found = []
+    for variable, folder in folders.items():
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+            why = f"cannot be written by the account that runs Ansible, because of {there}"
+            found.append(Problem(variable, f'"{folder}"', why, "a folder of that account's, on this machine"))
     if found:
         raise TopologyError(found)
 

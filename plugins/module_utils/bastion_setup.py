@@ -24,6 +24,7 @@ JOURNAL = "/etc/systemd/journald.conf.d/60-devnode-bastion.conf"
 RULES = "/etc/audit/rules.d/60-devnode.rules"
 FORMATS = ("syslog", "json", "gelf")
 # Keywords of sshd's by the OpenSSH that brought them: an older one refuses the whole file.
+SETTLED = 4  # seconds: more than the RestartSec of devnode-audit and devnode-flows, and what a start takes
 SINCE = {"LogVerbose": (8, 5), "PerSourceMaxStartups": (8, 5), "PerSourcePenalties": (9, 8)}
 
 # Key, value, why it matters on a host that strangers may talk to.
@@ -198,6 +199,7 @@ def _runs(*units: str) -> list[dict[str, Any]]:
             "argv": ["systemctl", "is-active", unit],
             "always": True,
             "repair": ["systemctl", "restart", unit],
+            "settle": SETTLED,
         }
         for unit in units
     ]

@@ -13,6 +13,7 @@ import time
 from typing import Any, Dict, Iterable, List, Optional
 
 OUTPUT_KEPT = 4000
+BETWEEN_LOOKS = 0.5  # seconds
 COMMAND_ENV = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LC_ALL": "C",
@@ -87,6 +88,8 @@ def verified(command: Command) -> Outcome:
         return outcome
     repair = run_command({"argv": command["repair"], "timeout": command.get("timeout")})
     again = run_command(command)
+    if again["rc"] == 0:
+        again = _no_longer([command]) or again
     said = [f"`{' '.join(one['argv'])}` ended with {one['rc']}: {one['output']}" for one in (outcome, repair)]
     if again["rc"] != 0:
         again["output"] = "\n".join([again["output"], *said]).strip()
@@ -96,11 +99,31 @@ def verified(command: Command) -> Outcome:
 def verify_all(commands: Iterable[Command]) -> List[Outcome]:
     """Up to the first that does not succeed."""
     outcomes = []
-    for command in commands:
+    every = list(commands)
+    for command in every:
         outcomes.append(verified(command))
         if outcomes[-1]["rc"] != 0:
-            break
-    return outcomes
+            return outcomes
+    later = _no_longer(every)
+    return outcomes if later is None else [*outcomes, later]
+
+
+def _no_longer(commands: Iterable[Command]) -> Optional[Outcome]:
+    """The first that succeeded and does not any more within its ``settle`` seconds.
+
+    A service that dies at its start and is started again and again is up whenever one looks at the right moment.
+    """
+    waiting = [command for command in commands if command.get("settle")]
+    started = time.monotonic()
+    while waiting:
+        time.sleep(BETWEEN_LOOKS)
+        for command in waiting:
+            outcome = run_command(command)
+            if outcome["rc"] != 0:
+                outcome["output"] = f"{outcome['output']}\nIt had succeeded a moment before: it does not last.".strip()
+                return outcome
+        waiting = [command for command in waiting if time.monotonic() - started < int(command["settle"])]
+    return None
 
 
 def masked(outcomes: List[Outcome], secret: List[str]) -> List[Outcome]:

@@ -222,6 +222,12 @@ options:
           - With O(verify[].always), the task has changed something if this ran; in check mode it would.
         type: list
         elements: str
+      settle:
+        description:
+          - Seconds for which the command has to go on succeeding after a change or a repair; otherwise it does not wait. For
+            services that are started again when they die, more than the time from one start to the next (C(RestartSec)).
+        type: int
+        default: 0
       timeout:
         description:
           - Seconds after which the command counts as failed.
@@ -534,6 +540,7 @@ ARGUMENTS: Dict[str, Any] = {
             **_COMMAND,
             "always": {"type": "bool", "default": False},
             "repair": {"type": "list", "elements": "str"},
+            "settle": {"type": "int", "default": 0},
         },
     },
     "backup": {"type": "bool", "default": True},

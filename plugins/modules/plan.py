@@ -24,7 +24,8 @@ options:
         C(devnode_client_people) names them; without it everybody is meant. Their configuration is made for this
         machine. What C(devnode_users[].client) says about a machine of their own (paths, platform, version) does not
         hold here; C(devnode_client) may say it for everybody on this one.
-      - V(fleet) checks everything and gives the views of all people. It can run on any host, also on C(localhost).
+      - V(fleet) checks everything and gives the views of all people. It can run on any host, also on C(localhost). A place
+        for the kits or for the record of host keys that cannot be written is an error, unless in check mode.
     type: str
     required: true
     choices: [bastion, node, client, fleet]
@@ -96,6 +97,11 @@ views:
   returned: kind is client or fleet
   type: list
   elements: dict
+kits_dir:
+  description: Where the kits go (C(devnode_kits_dir), or C(-kits) behind the name of the inventory's folder).
+  returned: kind is fleet
+  type: str
+  sample: /srv/fleet/inventory-kits
 left_out:
   description: Host key aliases of workspaces that are in no view, because no host key of theirs is on record yet.
   returned: kind is client or fleet

@@ -32,6 +32,7 @@ class Inventory:
         ours = [*self.group(BASTIONS), *self.group(NODES), *self.group(CLIENTS)]
         self.reference = self.name if self.name in ours or not ours else ours[0]
         self.known_hosts = self._known_hosts()
+        self.kits = self._kits()
 
     def group(self, name: str) -> list[str]:
         """The hosts of a group."""
@@ -76,6 +77,11 @@ class Inventory:
 
     def _known_hosts(self) -> Path:
         return self._path(self.get(self.reference, "devnode_known_hosts") or "known_hosts")
+
+    def _kits(self) -> Path:
+        """Beside the inventory, not in it: Ansible would run the programs in them as inventory scripts."""
+        given = self.get(self.reference, "devnode_kits_dir")
+        return Path(str(given or f"{self.get(self.reference, 'inventory_dir') or 'inventory'}-kits")).expanduser()
 
     def _host_ca_key(self) -> str:
         given = str(self.get(self.reference, "devnode_host_ca") or "")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.devnode.gpu.plugins.module_utils import fileset_commands
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_commands import masked, verified, verify_all
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_disk import FileSetError
 from ansible_collections.devnode.gpu.plugins.modules import file_set
@@ -112,3 +113,30 @@ def test_no_outcome_shows_a_secret() -> None:
 
 def test_it_stops_at_the_first_that_does_not_succeed() -> None:
     assert [one["rc"] for one in verify_all([{"argv": ["true"]}, {"argv": ["false"]}, {"argv": ["true"]}])] == [0, 1]
+
+
+def comes_and_goes(tmp_path: Path, settle: int) -> dict[str, Any]:
+    """A service that is up at the first look after its start, and not at the next."""
+    count = tmp_path / "count"
+    look = f"echo x >> {count}; test $(wc -l < {count}) -eq 2"
+    return {"argv": ["sh", "-c", look], "always": True, "repair": ["true"], "settle": settle}
+
+
+def test_what_comes_and_goes_is_not_repaired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fileset_commands, "BETWEEN_LOOKS", 0.01)
+    assert look_again(Module([comes_and_goes(tmp_path, 0)]))["repaired"]
+    (tmp_path / "count").unlink()
+    with pytest.raises(FileSetError, match="it does not last"):
+        look_again(Module([comes_and_goes(tmp_path, 1)]))
+
+
+def test_a_change_after_which_a_service_does_not_last_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fileset_commands, "BETWEEN_LOOKS", 0.01)
+    once = {"argv": ["sh", "-c", f"mkdir {tmp_path}/once"], "settle": 1}
+    lasts = {"argv": ["true"], "settle": 1}
+    assert [one["rc"] for one in verify_all([lasts])] == [0]
+    outcomes = verify_all([lasts, once])
+    assert [one["rc"] for one in outcomes] == [0, 0, 1]
+    assert "does not last" in outcomes[-1]["output"]

@@ -50,6 +50,23 @@ def test_each_host_gets_its_own_plan(tmp_path):
     assert [view["person"] for view in plans["laptop"]["views"]] == ["ada"]
 
 
+def test_where_the_kits_go_and_that_there_is_a_place_for_them(tmp_path):
+    """Before any host is changed. A file stands in for a folder that the account may not write: tests run as root."""
+    (tmp_path / "book.yml").write_text(BOOK)
+    inventory(tmp_path, lambda variables, _children: variables.update(kind="fleet"))
+    assert play(tmp_path, tmp_path / "book.yml").returncode == 0
+    assert json.loads((tmp_path / "bastion.json").read_text())["kits_dir"] == f"{tmp_path}-kits"
+    no_place = tmp_path / "known_hosts" / "kits"
+    inventory(tmp_path, lambda variables, _: variables.update(kind="fleet", devnode_kits_dir=str(no_place)))
+    done = play(tmp_path, tmp_path / "book.yml")
+    assert done.returncode != 0
+    said = " ".join(done.stdout.split())
+    assert "devnode_kits_dir" in said
+    assert "cannot be written by the account that runs Ansible" in said
+    assert "nothing was changed" in said
+    assert play(tmp_path, tmp_path / "book.yml", "--check").returncode == 0
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
