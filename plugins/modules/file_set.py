@@ -224,8 +224,9 @@ options:
         elements: str
       settle:
         description:
-          - Seconds for which the command has to go on succeeding after a change or a repair; otherwise it does not wait. For
-            services that are started again when they die, more than the time from one start to the next (C(RestartSec)).
+          - Seconds for which the command has to go on succeeding after a change or a repair. Without one nothing waits.
+          - For a service that is started again when it dies, more than the time from one start to the next
+            (C(RestartSec)).
         type: int
         default: 0
       timeout:

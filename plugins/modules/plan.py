@@ -24,8 +24,8 @@ options:
         C(devnode_client_people) names them; without it everybody is meant. Their configuration is made for this
         machine. What C(devnode_users[].client) says about a machine of their own (paths, platform, version) does not
         hold here; C(devnode_client) may say it for everybody on this one.
-      - V(fleet) checks everything and gives the views of all people. It can run on any host, also on C(localhost). A place
-        for the kits or for the record of host keys that cannot be written is an error, unless in check mode.
+      - V(fleet) checks everything and gives the views of all people. It can run on any host, also on C(localhost).
+        A place for the kits or for the record of host keys that cannot be written is an error, unless in check mode.
     type: str
     required: true
     choices: [bastion, node, client, fleet]
