@@ -204,8 +204,9 @@ class Transaction:
         target: str = self.data["backup"]
         make_private(os.path.dirname(target))
         os.rename(self.directory, target)
-        stamps = sorted(os.listdir(os.path.dirname(target)))
-        for stamp in stamps[:-BACKUPS_KEPT]:
+        # Never this one, whatever older ones are called: the clock may have been ahead.
+        others = sorted(name for name in os.listdir(os.path.dirname(target)) if name != os.path.basename(target))
+        for stamp in others[: 1 - BACKUPS_KEPT]:
             shutil.rmtree(os.path.join(os.path.dirname(target), stamp), ignore_errors=True)
         return target
 

@@ -94,3 +94,15 @@ def test_what_cannot_be_read_says_nothing(tmp_path: Path) -> None:
     assert whole_file.text(str(tmp_path / "none")) == ""
     (tmp_path / "a").write_bytes(b"a\xff")
     assert whole_file.text(str(tmp_path / "a")) == "a\ufffd"
+
+
+def test_the_copy_just_made_stays_when_the_clock_was_ahead(tmp_path):
+    path, folder = tmp_path / "a", tmp_path / "kept"
+    path.write_text("now")
+    folder.mkdir()
+    name = str(path).strip("/").replace("/", "-")
+    for number in range(12):
+        (folder / f"{name}.20990101T0000{number:02}Z").write_text("old")
+    kept = whole_file.keep(str(path), str(folder))
+    assert Path(kept).read_text() == "now"
+    assert len(list(folder.iterdir())) == whole_file.BACKUPS_KEPT
