@@ -33,7 +33,7 @@ GITHUB = (
 )
 GITLAB = "docs/ci/gitlab-ci.yml"
 PYTHON = ("plugins", "tests", "molecule", "bench", "roles")
-PROGRAMS = ("run", "role_docs", "docs_site", "cores")
+PROGRAMS = ("run", "role_docs", "docs_site", "cores", "ee")
 TAIL_LINES = 60
 DEPRECATED = "[DEPRECATION"
 # The whole lab last: it is the dearest, and the role scenarios say more precisely what broke.
@@ -93,6 +93,11 @@ def sanity_steps() -> list[Step]:
 
 def core_steps() -> list[Step]:
     return [Step("cores", (sys.executable, "tests/cores.py"))]
+
+
+def environment_steps() -> list[Step]:
+    """Needs an engine and a package index."""
+    return [Step("ee", (sys.executable, "tests/ee.py"))] if os.environ.get("ENGINE") != "none" else []
 
 
 def unit_steps() -> list[Step]:
@@ -228,6 +233,8 @@ def main() -> int:
         total.add(run_all(unit_steps()))
     if args.what in ("full", "cores"):
         total.add(run_all(core_steps()))
+    if args.what == "full":
+        total.add(run_all(environment_steps()))
     if args.what in ("gate", "full", "molecule"):
         left_out = ONLY_IN_FULL if args.what == "gate" else ()
         total.add(molecule_all(args.scenario or [name for name in scenario_names() if name not in left_out]))
