@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Somebody else's machine: an empty directory, a home of its own, the collection as `ansible-galaxy` installs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from doc_blocks import ROOT, to_run
+from scenario_hosts import FOLDER, SCENARIO, Done
+
+PAGE = ROOT / "docs" / "first-fleet.md"
+STEPS = to_run(PAGE, "first-fleet")
+PREFIX = f"{os.environ.get('DEVNODE_PREFIX', 'devnode')}-{SCENARIO.name}"
+COUNTS = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
+
+
+class Adopter:
+    """An operator's machine: an empty directory and a home with nothing of this tree in it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.work = home / "fleet"
+        self.collections = home / ".ansible" / "collections" / "ansible_collections"
+        self.work.mkdir()
+
+    def run(self, script: str, timeout: float = 900) -> Done:
+        """A shell script, as somebody at that machine."""
+        tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        # Nothing but the home's collections: not this checkout, and not what the venv's `ansible` package brings.
+        plain = {"HOME": str(self.home), "PATH": tools, "LANG": "C.UTF-8", "ANSIBLE_COLLECTIONS_SCAN_SYS_PATH": "0"}
+        return subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=self.work,
+            env=plain,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+
+
+def made() -> Iterator[Adopter]:
+    """The machine with the collection's file in its directory, until the end of the tests."""
+    # Short: ansible's control sockets lie below it.
+    home = Path(tempfile.mkdtemp(prefix="ff.", dir="/tmp"))
+    one = Adopter(home)
+    # What is declared as a dependency is what is used (tests/unit/test_galaxy.py), and that is nothing.
+    galaxy = Path(sys.executable).parent / "ansible-galaxy"
+    subprocess.run([galaxy, "collection", "build", "--output-path", one.work, ROOT], check=True, capture_output=True)
+    yield one
+    one.run("for one in .ansible/cp/*; do ssh -O exit -o ControlPath=$one x; done 2>/dev/null || true")
+    shutil.rmtree(home)
+
+
+def new_key(person: str) -> str:
+    """Somebody's key, made anew; the public one is returned."""
+    (FOLDER / person).unlink(missing_ok=True)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", person, "-f", FOLDER / person], check=True)
+    return (FOLDER / f"{person}.pub").read_text().strip()
+
+
+def console(machine: str, command: str) -> str:
+    """At the machine itself, whatever becomes of its sshd."""
+    argv = ["docker", "exec", f"{PREFIX}-{machine}", "sh", "-c", command]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+def standins() -> dict[str, Any]:
+    """Variables by which roles take the stand-ins; a mirror of theirs serves them on the host itself."""
+    facts = json.loads((FOLDER / "standins.json").read_text())
+    return {
+        "nvidia_container_toolkit_repository": f"file:///srv/standins/nvidia/{facts['nvidia']['repository']}",
+        "nvidia_container_toolkit_repository_key_url": f"file:///srv/standins/nvidia/{facts['nvidia']['key']}",
+        "nvidia_container_toolkit_repository_fingerprints": [facts["nvidia"]["fingerprint"]],
+        "miniconda_mirror": "own",
+        "miniconda_mirrors": {
+            "own": {
+                "miniconda": "http://127.0.0.1:8077/conda",
+                "channels": {"conda-forge": "http://127.0.0.1:8077/conda/" + facts["conda"]["channels"]},
+            }
+        },
+        "miniconda_installer_sha256": facts["conda"]["installers"][-1]["sha256"],
+        "miniconda_version": facts["conda"]["installers"][-1]["version"],
+        "docker_engine_default_ulimits": {"nofile": {"soft": 4096, "hard": 8192}},
+        "pytorch_sshd_base_image": facts["pytorch"]["reference"],
+        "pytorch_sshd_extra_ca": (FOLDER / "extra_ca.crt").read_text(),
+        "pytorch_sshd_pip_index_url": facts["pytorch"]["pip_index_url"],
+    }
+
+
+def changes(output: str) -> dict[str, int]:
+    """Changed results per host of the last run, which must have failed nowhere."""
+    recap = output.rpartition("PLAY RECAP")[2]
+    found = COUNTS.findall(recap)
+    assert found, output[-4000:]
+    assert all(row[2:] == ("0", "0") for row in found), output[-4000:]
+    return {host: int(changed) for host, changed, *_ in found}
