@@ -15,6 +15,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils import (
     topology,
     topology_plan,
     topology_view,
+    totp,
 )
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_read import Problem, TopologyError
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import Topology
@@ -54,7 +55,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         _check_with_ssh_keygen(loaded)
         result: dict[str, Any] = {"changed": False, "warnings": list(loaded.warnings)}
         if kind == "bastion":
-            return {**result, **topology_plan.bastion_plan(loaded, host)}
+            plan = topology_plan.bastion_plan(loaded, host)
+            _check_secrets(plan, inventory)
+            return {**result, **plan}
         if kind == "node":
             return {**result, **topology_plan.node_plan(loaded, host)}
         return {**result, **self._views(loaded, host_keys, inventory, kind)}
@@ -88,6 +91,18 @@ def _report(problems: list[Problem]) -> str:
     count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
     lines = "\n".join(f"- {problem}" for problem in problems)
     return f"The inventory cannot be used ({count}), and nothing was changed:\n{lines}"
+
+
+def _check_secrets(plan: dict[str, Any], inventory: Inventory) -> None:
+    """Who will be asked for a code has a secret, before the first role changes anything. A secret is never shown."""
+    bastion = plan["bastion"]
+    asked = [person["name"] for person in bastion["relay_users"]] if bastion["totp"] else []
+    asked += bastion["totp_operators"]
+    if asked:
+        given = inventory.get(inventory.reference, "devnode_totp_secrets") or {}
+        found = [line.partition(": ") for line in totp.bad_secrets(asked, given, "devnode_totp_secrets")]
+        if found:
+            raise TopologyError([Problem(where, "", why) for where, _colon, why in found])
 
 
 def _check_with_ssh_keygen(loaded: Topology) -> None:

@@ -186,6 +186,17 @@ def _server(taken: _Taken) -> Optional[dict[str, Any]]:
     }
 
 
+def _codes(taken: _Taken, passing: bool) -> tuple[list[str], list[str]]:
+    """Who is asked for a one-time code: of those who pass through, and of those who have a shell."""
+    given = taken.given
+    relayed = [str(person.get("name")) for person in given["relay_users"] if isinstance(person, Mapping)]
+    asked, problems = totp.operators(given["totp_operators"], relayed, str(given["account"] or ""))
+    names = relayed if passing else []
+    taken.found += problems
+    taken.found += totp.bad_secrets([*names, *asked], given["totp_secrets"]) if passing or asked else []
+    return names, asked
+
+
 def _restart(unit: str) -> list[str]:
     """Restart a unit that is there; after a rollback it may be gone."""
     path = f"{UNITS}/{unit}"
@@ -273,18 +284,18 @@ def setup(
         times = [
             taken.check(f"bastion_time_servers[{index}]", value, validators.host) for index, value in enumerate(times)
         ]
-    codes, problems = totp.secrets(given["relay_users"], given["totp_secrets"]) if flags["totp"] else ([], [])
-    taken.found += problems
+    passing, asked = _codes(taken, flags["totp"])
     if taken.found:
         raise BastionError("\n".join(taken.found))
 
     packages = ["openssh-server", "fail2ban", "python3-systemd", "nftables"]
     files: list[dict[str, Any]] = [{"path": JOURNAL, "template": "journald.conf.j2"}]
-    if flags["totp"]:
+    if flags["totp"] or asked:
         packages.append(totp.PACKAGE)
-        files += codes
+        files += totp.files([*passing, *asked], given["totp_secrets"], asked)
         if pam:
-            files.append({"path": totp.PAM, "content": totp.pam(pam, group_name)})
+            files.append({"path": totp.PAM, "content": totp.pam(pam, group_name, flags["totp"], bool(asked))})
+    before, after = totp.checks(asked)
     if banner:
         files.append({"path": "/etc/devnode/bastion/banner", "content": banner})
     if settings:
@@ -329,7 +340,9 @@ def setup(
                 "when_changed": [RULES],
             },
         ],
-        "verify": _runs(
+        "validate": before,
+        "verify": after
+        + _runs(
             "fail2ban.service",
             *(("devnode-flows.service", "devnode-audit.service") if flags["audit"] else ()),
             *(("rsyslog.service",) if server else ()),
@@ -347,6 +360,7 @@ def setup(
             "days": days,
             "audit": flags["audit"],
             "totp": flags["totp"],
+            "totp_operators": ",".join(asked),
             "library": LIBRARY,
         },
     }

@@ -553,13 +553,18 @@ def members_of(group: str) -> list[str]:
     return sorted({one.pw_name for one in pwd.getpwall() if one.pw_gid == entry.gr_gid} | set(entry.gr_mem))
 
 
-def _group_of(mine: list[Setting]) -> tuple[str, list[Setting]]:
-    """The policy's block for a group, if it has one: for whom, and what."""
+def _block_of(mine: list[Setting]) -> tuple[list[str], list[str], list[Setting]]:
+    """The policy's block for a group, or for people by name, if there is one: for whom, who is not there, and what."""
     for setting in mine:
-        found = re.fullmatch(r"group\s+([^\s,!*?]+)", setting.match, re.IGNORECASE)
+        found = re.fullmatch(r"(group|user)\s+([^\s!*?]+)", setting.match, re.IGNORECASE)
         if found:
-            return found.group(1), [one for one in mine if one.match == setting.match]
-    return "", []
+            block = [one for one in mine if one.match == setting.match]
+            names = found.group(2).split(",")
+            if found.group(1).lower() == "group":
+                return [user for group in names for user in members_of(group)], [], block
+            there = [user for user in names if _exists(user)]
+            return there, [user for user in names if user not in there], block
+    return [], [], []
 
 
 def check(arguments: argparse.Namespace) -> list[str]:
@@ -577,22 +582,22 @@ def _check(arguments: argparse.Namespace, command_line: CommandLine) -> list[str
     settings = [*command_line.settings, *in_files]
     mine = [setting for setting in in_files if setting.path == arguments.policy]
     for_all = [setting for setting in mine if not setting.match]
-    group, for_members = _group_of(mine)
+    people, missing, for_members = _block_of(mine)
     # Other roles of this collection win on purpose.
     suspects = [setting for setting in blamable(settings, arguments.policy) if not is_ours(setting.path)]
     lport = next((setting.value for setting in for_all if setting.keyword == "port"), "22")
     addresses = list(dict.fromkeys([*SOMEWHERE, "127.0.0.1", *arguments.address]))
     named = [user for user in arguments.user if _exists(user)]
-    members = list(dict.fromkeys([*named, *members_of(group)]))
+    members = list(dict.fromkeys([*named, *people]))
     first = next((index for index, setting in enumerate(settings) if setting in for_members), len(settings))
     earlier = [setting for setting in settings[:first] if setting.match and not is_ours(setting.path)]
     pairs, unclear = lookalikes(for_members, earlier, {user: groups_of(user) for user in members} if earlier else {})
     classes = [(user, address, for_all) for user in ("nobody", "root") for address in addresses]
     # What counts for one member counts for all, where no other file's block is in between.
-    people = [(user, SOMEWHERE[0]) for user in named] + [
+    asked_for = [(user, SOMEWHERE[0]) for user in named] + [
         (user, address) for user in members[:1] for address in addresses
     ]
-    classes += [(user, address, for_members) for user, address in dict.fromkeys(people + pairs)]
+    classes += [(user, address, for_members) for user, address in dict.fromkeys(asked_for + pairs)]
     wrong: dict[tuple[str, str], dict[str, str]] = {}
     for user, address, asked in classes:
         effective, failure = ask(arguments.sshd, list(command_line.options), user, address, lport)
@@ -617,6 +622,8 @@ def _check(arguments: argparse.Namespace, command_line: CommandLine) -> list[str
     problems += [f"{what} for {_some(list(users.values()))}, {rest}" for (what, rest), users in wrong.items()]
     allowed = frozenset(canonical(word) for word in arguments.allow)
     problems += loosened(for_all, suspects, allowed) + unclear
+    if arguments.there:
+        problems += [f"{arguments.policy} is for {user}, who has no account on this host" for user in missing]
     if arguments.listening and not problems:
         ports = {int(setting.value) for setting in for_all if setting.keyword == "port"}
         for port in sorted(_wait_for(ports, 5)):
@@ -638,6 +645,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     parser.add_argument("--deny", action="append", default=[], help="USER@ADDRESS that must not get in")
     parser.add_argument("--allow", action="append", default=[], help="a keyword that other files' Match blocks may set")
     parser.add_argument("--listening", action="store_true", help="something must listen on the policy's port, too")
+    parser.add_argument("--there", action="store_true", help="whom the file's Match User names must have an account")
     parser.add_argument("--sshd", default="/usr/sbin/sshd", help="the program to ask")
     problems = check(parser.parse_args(argv))
     for problem in problems:

@@ -51,6 +51,8 @@ class Source:
     revoked_keys: Any = None
     host_ca: Any = None  # where the private key lies, or the .pub file of one in an agent
     totp: Any = None
+    totp_operators: Any = None
+    connects_as: Tuple[str, ...] = ()  # who Ansible is on the bastions, where the inventory says it
     host_ca_key: str = ""  # what the .pub file says
     known_hosts: str = ""
 
@@ -80,11 +82,14 @@ def load(source: Source) -> Topology:
     user_ca_keys, revoked_keys = (trust.each(name, public_key) for name in given)
 
     host_ca_keys = _host_ca(problems, source)
-    codes = Entry(problems, "", {"devnode_totp": source.totp}, ("devnode_totp",))
-    totp = codes.get("devnode_totp", validators.boolean, False)
+    given = {"devnode_totp": source.totp, "devnode_totp_operators": source.totp_operators}
+    codes = Entry(problems, "", given, tuple(given))
+    totp, totp_operators = (codes.get(name, validators.boolean, False) for name in given)
 
     topology_check.check_hosts(problems, list(source.bastions), list(source.nodes), hosts)
     topology_check.check_users(users)
+    if totp_operators:
+        topology_check.check_codes(problems, users, source.connects_as, automation_networks)
     topology_check.check_machines(users, machines)
     topology_check.check_projects(projects)
     topology_check.check_names(problems, source.bastions, source.nodes, workspaces)
@@ -122,6 +127,7 @@ def load(source: Source) -> Topology:
         host_ca=str(source.host_ca or ""),
         host_ca_keys=host_ca_keys,
         totp=totp,
+        totp_operators=totp_operators,
         host_keys=host_keys,
         warnings=tuple(warnings),
     )

@@ -44,6 +44,28 @@ def check_users(users: Users) -> None:
         uids.claim(entry, "uid", person.uid, person.uid, "files and rights go by this number, also those of who left")
 
 
+def check_codes(problems: Problems, users: Users, connects_as: Sequence[str], networks: Sequence[Any]) -> None:
+    """Operators may be asked for a code when Ansible, which cannot be, is somebody else, and is bound to networks."""
+    variable = "devnode_totp_operators"
+    if not networks:
+        problems.add(
+            variable,
+            True,
+            "asks operators for more than a key, while the key of the account that Ansible connects as would be root "
+            "from everywhere",
+            "with devnode_controllers, or devnode_automation_networks, that say where Ansible comes from",
+        )
+    for entry, person in users:
+        if person is not None and person.present and person.operator and person.name in connects_as:
+            entry.bad(
+                "operator",
+                person.name,
+                f"is the account that Ansible connects as (ansible_user), and with {variable} a code is asked that no "
+                "program can give",
+                "with an account for Ansible alone",
+            )
+
+
 def check_machines(users: Users, machines: Sequence[Tuple[Entry, Machine]]) -> None:
     """Only people who are listed work at a machine; those who left may stay in its list."""
     listed = sorted(str(entry.data.get("name")) for entry, _person in users)

@@ -54,6 +54,7 @@ def bastion_plan(topology: Topology, name: str) -> Plain:
             "user_ca_keys": [key.line for key in topology.user_ca_keys],
             "revoked_keys": [key.line for key in topology.revoked_keys],
             "totp": topology.totp,
+            "totp_operators": [person.name for person in topology.operators] if topology.totp_operators else [],
         },
     }
 

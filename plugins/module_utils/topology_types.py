@@ -163,7 +163,8 @@ class Topology:
     revoked_keys: Tuple[PublicKey, ...] = ()
     host_ca: str = ""  # path on the controller of the key that signs host keys
     host_ca_keys: Tuple[PublicKey, ...] = ()
-    totp: bool = False  # bastions ask people for a one-time code
+    totp: bool = False  # bastions ask people who pass through for a one-time code
+    totp_operators: bool = False  # and operators
     host_keys: Dict[str, Tuple[PublicKey, ...]] = field(default_factory=dict)
     warnings: Tuple[str, ...] = ()
 

@@ -100,7 +100,8 @@ def _view(topology: Topology, person: Person, reached: Places, shared: Shared) -
         for name in projects
         if topology.project[name].agent_forwarding
     ]
-    jumps = tuple(_jump(person, topology.bastion[name], topology.totp) for name in doors)
+    asked = topology.totp_operators if person.operator else topology.totp
+    jumps = tuple(_jump(person, topology.bastion[name], asked) for name in doors)
     view = replace(base, jumps=jumps, agents=tuple(agents))
     hosts = []
     for workspace, node in places:
@@ -137,7 +138,7 @@ def _default(person: Person, workspaces: Iterable[Workspace]) -> Workspace:
     return min(workspaces, key=lambda item: (not item.default, item.owner != person.name, item.name))
 
 
-def _jump(person: Person, bastion: Host, totp: bool) -> client_view.Host:
+def _jump(person: Person, bastion: Host, asked: bool) -> client_view.Host:
     return client_view.Host(
         aliases=(bastion.name,),
         hostname=bastion.address,
@@ -147,7 +148,7 @@ def _jump(person: Person, bastion: Host, totp: bool) -> client_view.Host:
         identity_files=person.client.bastion_identity_files or _bastion_key(person),
         kind="host",
         login=person.operator,
-        code=totp and not person.operator,
+        code=asked,
         reason="the bastion itself, for operators" if person.operator else "only leads on: nobody gets a shell there",
     )
 

@@ -16,7 +16,7 @@ BASTIONS, NODES, CLIENTS = "devnode_bastions", "devnode_nodes", "devnode_clients
 LISTS = (
     *("users", "workspaces", "projects", "allowed_networks", "controllers", "bastion_rate"),
     *("operator_networks", "automation_networks"),
-    *("user_ca_keys", "revoked_keys", "totp"),
+    *("user_ca_keys", "revoked_keys", "totp", "totp_operators"),
 )
 
 
@@ -64,6 +64,7 @@ class Inventory:
             known_hosts=self.known_hosts.read_text(encoding="utf-8") if self.known_hosts.is_file() else "",
             host_ca=self.get(self.reference, "devnode_host_ca"),
             host_ca_key=self._host_ca_key(),
+            connects_as=self._connects_as(),
             **{name: self.get(self.reference, f"devnode_{name}") for name in LISTS},
         )
 
@@ -74,6 +75,12 @@ class Inventory:
 
     def _host(self, name: str) -> dict[str, Any]:
         return {key: self.get(name, key) for key in HOST_KEYS}
+
+    def _connects_as(self) -> tuple[str, ...]:
+        """Who Ansible is on the bastions. Only where operators are asked for codes does that matter."""
+        if not self.get(self.reference, "devnode_totp_operators"):
+            return ()
+        return tuple(str(self.get(name, "ansible_user") or "") for name in self.group(BASTIONS))
 
     def _known_hosts(self) -> Path:
         return self._path(self.get(self.reference, "devnode_known_hosts") or "known_hosts")

@@ -14,12 +14,13 @@ ROLE = Path(__file__).parents[2] / "roles/bastion"
 NAMES = {
     "audit", "audit_log_group", "audit_keep_days", "log_server", "auditd", "security_upgrades", "time_sync",
     "time_servers", "banner", "sysctl", "waiting_per_source", "relay_users", "totp", "totp_secrets", "journal_size",
+    "totp_operators",
 }  # fmt: skip
 DEFAULTS = {
     name.removeprefix("bastion_"): value
     for name, value in yaml.safe_load((ROLE / "defaults/main.yml").read_text()).items()
     if name.removeprefix("bastion_") in NAMES
-}
+} | {"account": ""}
 SERVER = {"host": "logs.example.org", "ca": "ca.pem", "certificate": "b.pem", "key": "b.key"}
 
 

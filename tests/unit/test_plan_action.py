@@ -67,6 +67,39 @@ def test_where_the_kits_go_and_that_there_is_a_place_for_them(tmp_path):
     assert play(tmp_path, tmp_path / "book.yml", "--check").returncode == 0
 
 
+SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"  # noqa: S105
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({}, "devnode_totp_secrets: has no secret for olga, who could not come in"),
+        ({"devnode_totp": True, "devnode_totp_secrets": {"olga": SECRET}}, "has no secret for ada"),
+        (
+            {"devnode_totp_secrets": {"olga": "Secret, but not base32"}},
+            "devnode_totp_secrets[olga]: (not shown) is not a",
+        ),
+        ({"ansible_user": "olga"}, 'devnode_users[1].operator: "olga" is the account that Ansible connects as'),
+        ({"devnode_controllers": []}, "devnode_totp_operators: true asks operators for more than a key"),
+        ({"devnode_totp_secrets": {"olga": SECRET}}, ""),
+    ],
+)
+def test_codes_of_operators_before_anything_is_changed(tmp_path, more, message):
+    """Whoever is asked has a secret, and Ansible is not asked: the plan says so, ahead of every role."""
+
+    def change(variables, children):
+        _change(variables, children)
+        variables.update({"devnode_totp_operators": True, "devnode_controllers": ["198.51.100.5"], **more})
+
+    inventory(tmp_path, change)
+    (tmp_path / "book.yml").write_text(BOOK)
+    done = play(tmp_path, tmp_path / "book.yml", "--limit", "bastion")
+    assert (done.returncode == 0) == (not message), done.stdout
+    assert message in " ".join(done.stdout.split())
+    assert SECRET not in done.stdout
+    assert "but not base32" not in done.stdout
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

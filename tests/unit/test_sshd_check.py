@@ -360,6 +360,35 @@ def test_the_lockdown_is_read_back_for_whom_another_file_means(tmp_path, monkeyp
     assert sshd_check.main([str(policy), "--sshd", str(sshd)]) == 0
 
 
+def test_a_block_for_people_by_name_is_read_back_for_each_of_them(tmp_path, monkeypatch, capsys):
+    """Another file takes the code from one of them; and one of them may have no account yet."""
+    policy, main, hole = tmp_path / "02-devnode.conf", tmp_path / "sshd_config", tmp_path / "00-aaa.conf"
+    policy.write_text("Match User ops,ops2,late\n  AuthenticationMethods publickey,keyboard-interactive:pam\n")
+    hole.write_text("Match User ops2\n  AuthenticationMethods publickey\n")
+    main.write_text(f"Include {hole}\nInclude {policy}\n")
+    sshd = tmp_path / "sshd"
+    sshd.write_text(
+        "#!/bin/sh\nword=publickey,keyboard-interactive:pam\n"
+        'case "$*" in *user=ops2*) word=publickey;; esac\necho authenticationmethods $word\n'
+    )
+    sshd.chmod(sshd.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(sshd_check, "SSHD_CONFIG", str(main))
+    monkeypatch.setattr(sshd_check, "UNITS", ())
+    monkeypatch.setattr(sshd_check.os, "makedirs", lambda *_args, **_more: None)
+    monkeypatch.setattr(sshd_check, "_exists", lambda user: user in ("ops", "ops2"))
+    monkeypatch.setattr(sshd_check, "groups_of", lambda _user: ["devnode-operators"])
+    assert sshd_check.main([str(policy), "--sshd", str(sshd)]) == 1
+    told = capsys.readouterr().err
+    assert (
+        f"authenticationmethods is 'publickey' for ops2, asked: 'publickey,keyboard-interactive:pam'. {hole}:2" in told
+    )
+    main.write_text(f"Include {policy}\n")
+    sshd.write_text("#!/bin/sh\necho authenticationmethods publickey,keyboard-interactive:pam\n")
+    assert sshd_check.main([str(policy), "--sshd", str(sshd)]) == 0
+    assert sshd_check.main([str(policy), "--sshd", str(sshd), "--there"]) == 1
+    assert f"{policy} is for late, who has no account on this host" in capsys.readouterr().err
+
+
 def test_of_a_value_with_several_parts_those_that_are_asked_for_count():
     asked = [sshd_check.Setting("/policy", 1, "persourcepenalties", "authfail:1", "")]
     printed = "persourcepenalties crash:90 authfail:{} noauth:1 max:600\n"

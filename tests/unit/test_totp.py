@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils import bastion_setup, totp, totp_state
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_plan import bastion_plan
+from ansible_collections.devnode.gpu.plugins.module_utils.topology_read import TopologyError
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_view import views
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +52,97 @@ def test_pam_and_sshd_are_switched_on_together():
     assert "AuthenticationMethods publickey,keyboard-interactive:pam\n" in text
     assert "KbdInteractiveAuthentication yes" in text
     assert "PasswordAuthentication no" in text
+
+
+ASKED = {"totp_operators": ["ops", "ops2"], "totp_secrets": {"ops": SECRET, "ops2": OTHER, "ada": OTHER}}
+
+
+def asked(**changes):
+    return made(**{**ASKED, **changes})
+
+
+def test_who_has_a_shell_is_asked_by_name_and_nobody_else():
+    plan = asked()
+    files = {file["path"]: file for file in plan["files"]}
+    assert totp.PACKAGE in plan["packages"]
+    assert {path for path in files if path.startswith(totp.WANTED + "/")} == {
+        f"{totp.WANTED}/ops",
+        f"{totp.WANTED}/ops2",
+    }
+    assert files[f"{totp.WANTED}/ops"]["sensitive"] is True
+    assert files[totp.OPERATORS]["content"] == "ops\nops2\n"
+    text = render("02-devnode-codes.conf.j2", plan)
+    assert text.startswith("# Managed by devnode.gpu (role bastion)")
+    assert "\nMatch User ops,ops2\n    AuthenticationMethods publickey,keyboard-interactive:pam\n" in text
+    assert "    PasswordAuthentication no\n" in text
+    relayed = render("01-devnode-bastion.conf.j2", plan)
+    assert "\nUsePAM yes\n" in relayed
+    assert "AuthenticationMethods publickey\n" in relayed  # ada is asked for nothing
+    # Read back before and in every run; that they are there at all, after a change.
+    assert plan["validate"] == [{"argv": [totp.CHECK, totp.POLICY]}]
+    assert plan["verify"][:2] == [
+        {"argv": [totp.CHECK, totp.POLICY], "always": True},
+        {"argv": [totp.CHECK, totp.POLICY, "--there"]},
+    ]
+
+
+def test_both_kinds_of_people_are_asked_when_both_are_meant():
+    plan = asked(totp=True)
+    secrets = {file["path"].rpartition("/")[2] for file in plan["files"] if file["path"].startswith(totp.WANTED + "/")}
+    assert secrets == {"ada", "ops", "ops2"}
+    assert "keyboard-interactive:pam" in render("01-devnode-bastion.conf.j2", plan)
+
+
+def test_nobody_with_a_shell_is_asked_by_default():
+    for plan in (made(), made(totp=True, totp_secrets={"ada": SECRET})):
+        assert not [file for file in plan["files"] if file["path"] in (totp.POLICY, totp.OPERATORS)]
+        assert plan["validate"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"totp_operators": ["olga"]}, "bastion_totp_secrets: has no secret for olga"),
+        ({"totp_operators": ["olga"], "totp_secrets": {"olga": "short"}}, r"bastion_totp_secrets\[olga\]"),
+        ({"account": "ops2"}, r'bastion_totp_operators\[1\]: "ops2" is the account that Ansible connects as'),
+        ({"totp_operators": ["ada"]}, r'bastion_totp_operators\[0\]: "ada" is in bastion_relay_users'),
+        ({"totp_operators": ["a,b"]}, r'bastion_totp_operators\[0\]: "a,b" is not a POSIX login'),
+        ({"totp_operators": ["*"]}, "is not a POSIX login"),
+        ({"totp_operators": ["ops\nMatch all"]}, "is not a POSIX login"),
+        ({"totp_operators": "ops"}, "bastion_totp_operators: .* is not a list"),
+    ],
+)
+def test_a_wrong_list_of_operators_is_refused(changes, words):
+    with pytest.raises(bastion_setup.BastionError, match=words):
+        asked(**changes)
+
+
+def stack(lines, *, member, listed, broken=False):
+    """What PAM does with these lines for somebody: whether the last one, which asks, is reached."""
+    results = {"pam_succeed_if.so": not member, "pam_listfile.so": not listed}
+    at = 0
+    while at < len(lines) - 1:
+        _auth, control, module = re.fullmatch(r"(auth) \[(.*)\] (\S+) .*", lines[at]).groups()
+        actions = dict(word.split("=") for word in control.split())
+        good = results[module] and not broken
+        action = actions["success"] if good else actions["default"]
+        at += 1 if action == "ignore" else 1 + int(action)
+    assert at in (len(lines) - 1, len(lines))
+    return at == len(lines) - 1
+
+
+@pytest.mark.parametrize("passing", [True, False])
+@pytest.mark.parametrize("listed", [True, False])
+def test_pam_asks_those_who_are_meant(passing, listed):
+    if not passing and not listed:
+        return
+    lines = totp.pam("", "devnode-relay", passing, listed).splitlines()[1:-1]
+    assert "pam_google_authenticator.so" in lines[-1]
+    for member in (True, False):
+        for named in (True, False):
+            reached = stack(lines, member=member, listed=named)
+            assert reached == ((passing and member) or (listed and named)), (lines, member, named)
+    assert stack(lines, member=False, listed=False, broken=True), "what goes wrong leads to the question"
 
 
 @pytest.mark.parametrize(
@@ -107,6 +200,48 @@ def test_used_codes_stay_known_until_the_secret_changes(tmp_path):
     wanted.rmdir()
     assert totp_state.bring(str(wanted), str(state)) == ["ada"]
     assert totp_state.main([]) == 2
+
+
+def test_operators_are_asked_when_the_inventory_says_so_and_their_kits_answer():
+    topology = loaded(lambda fleet: fleet.update(totp_operators=True))
+    assert bastion_plan(topology, "bastion")["bastion"]["totp_operators"] == ["olga"]
+    assert bastion_plan(topology, "bastion")["bastion"]["totp"] is False
+    jumps = {view["person"]: view["jumps"][0].get("code", False) for view in views(topology)[0]}
+    assert jumps == {"ada": False, "grace": False, "olga": True}
+    assert bastion_plan(loaded(), "bastion")["bastion"]["totp_operators"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda fleet: fleet.update(controllers=[]),
+            "would be root from everywhere. Allowed: with devnode_controllers",
+        ),
+        (lambda fleet: fleet.update(automation_networks=[]), "devnode_totp_operators: true asks operators for more"),
+        (
+            lambda fleet: fleet.update(connects_as=("automation", "olga")),
+            r'devnode_users\[0\].operator: "olga" is the account that Ansible connects as',
+        ),
+        (lambda fleet: fleet.update(totp_operators="perhaps"), 'devnode_totp_operators: "perhaps"'),
+    ],
+)
+def test_codes_for_operators_never_shut_ansible_out_nor_leave_it_unbound(change, words):
+    def both(fleet):
+        fleet.update(totp_operators=True)
+        change(fleet)
+
+    with pytest.raises(TopologyError, match=words):
+        loaded(both)
+
+
+def test_an_operator_who_left_or_whom_ansible_never_was_is_no_problem():
+    def change(fleet):
+        fleet.update(totp_operators=True, connects_as=("automation", "olga", "ada"))
+        fleet["users"][0]["state"] = "absent"
+
+    assert bastion_plan(loaded(change), "bastion")["bastion"]["totp_operators"] == []
+    loaded(lambda fleet: fleet.update(connects_as=("olga",)))  # asked for nothing, so it can be Ansible's, too
 
 
 def test_kits_of_people_answer_the_question_and_those_of_operators_are_not_asked():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One-time codes on the bastions: people need one besides their key, operators and Ansible's account do not."""
+"""One-time codes on the bastions: people need one besides their key, operators where they are named, Ansible never."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ from ansible_collections.devnode.gpu.plugins.module_utils import totp
 from doc_blocks import ROOT, to_run
 from identity import BASTIONS, Client, ada, apply, grace, ops
 from scenario_hosts import play, root, wait_until
+from scenario_hosts import ssh as controller_ssh
 
 pytestmark = pytest.mark.skipif(
-    os.environ.get("DEVNODE_TESTS") != "full", reason="three more runs of the play and a package: only in the full run"
+    os.environ.get("DEVNODE_TESTS") != "full", reason="eight more runs of the play and a package: only in the full run"
 )
 SECRETS = {"ada": "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP", "grace": "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"}
+SECRETS["ops"] = "KRSXG5DFMRSXG5DFMRSXG5DFMRSXG5DF"
+ASKED = {"codes": True, "codes_operators": ["ops"], "secrets": SECRETS}
+POLICY_CHECK = "/usr/local/sbin/devnode-relay-check /etc/ssh/sshd_config.d/02-devnode-codes.conf"
 STEP = 30
 [MAKE] = to_run(ROOT / "docs" / "identity.md", "totp")
 
@@ -53,7 +57,7 @@ def next_step():
 
 @pytest.fixture(scope="module", autouse=True)
 def codes():
-    apply([ada(), grace()], codes=True, secrets=SECRETS)
+    apply([ada(), grace()], **ASKED)
     yield
     apply([ada(), grace()])
 
@@ -103,23 +107,102 @@ def test_a_code_without_the_key_is_not_even_asked_for():
         assert not Asked(bastion, "ada", "grace").enters_with(code("ada")), bastion
 
 
-def test_operators_and_ansible_are_not_asked():
+def test_an_operator_gets_to_root_with_key_and_code_only():
+    next_step()
     for bastion in BASTIONS:
-        assert "uid=" in root("client", Client(bastion, "ops").ssh(command="id"))
+        one = Asked(bastion, "ops")
+        assert not one.enters(), bastion
+        assert not one.enters_with(code("ada")), bastion
+        right = code("ops")
+        assert one.enters_with(right), bastion
+        # A shell and sudo through what is open, and onward to a node's door; none of it is asked for again.
+        shell = root("client", one.ssh("-S", one.socket, command="id -un && sudo id -un"))
+        assert shell.split()[-2:] == ["ops", "root"], bastion
+        assert one.reaches("client"), bastion
+        one.leaves()
+        assert not one.enters_with(right), f"{bastion}: the same code again"
+        log = root(bastion, "journalctl -t sshd -t sshd-session --since -2min --no-pager -o cat")
+        assert "Partial publickey for ops from" in log
+        assert "Accepted keyboard-interactive/pam for ops from" in log
+
+
+def test_an_operators_code_without_their_key_is_not_even_asked_for():
+    next_step()
+    for bastion in BASTIONS:
+        assert not Asked(bastion, "ops", "grace").enters_with(code("ops")), bastion
+
+
+def test_ansible_is_not_asked_and_the_host_says_so_for_each_kind_of_user():
+    asked = {"ada": "publickey,keyboard-interactive:pam", "ops": "publickey,keyboard-interactive:pam"}
+    for bastion in BASTIONS:
         assert root(bastion, "id -u") == "0\n"  # as automation, with sudo
-        assert "yes" not in root(bastion, "sshd -T -C user=ops,host=x,addr=192.0.2.1 | grep -i kbdinteractive")
+        for user in ("ada", "ops", "automation", "root", "nobody"):
+            effective = root(bastion, f"sshd -T -C user={user},host=x,addr=192.0.2.1").lower()
+            assert f"\nauthenticationmethods {asked.get(user, 'publickey')}\n" in effective, (bastion, user)
+            word = "yes" if user in asked else "no"
+            assert f"\nkbdinteractiveauthentication {word}\n" in effective, (bastion, user)
+            assert "\npasswordauthentication no\n" in effective, (bastion, user)
+        root(bastion, POLICY_CHECK)
+
+
+def test_a_file_that_takes_the_code_from_an_operator_is_named_and_fails_the_next_run():
+    hole = "/etc/ssh/sshd_config.d/00-aaa.conf"
+    root("old", f"printf 'Match User ops\\n  AuthenticationMethods publickey\\n' > {hole}")
+    try:
+        read_back = root("old", f"{POLICY_CHECK} 2>&1 && echo as asked || true")
+        done = play("--check", "--limit", "all,!new", "-e", json.dumps({"people": [ada(), grace()], **ASKED}))
+    finally:
+        root("old", f"rm {hole}")
+    words = "authenticationmethods is 'publickey' for ops, asked: 'publickey,keyboard-interactive:pam'"
+    assert f"{words}. {hole}:2 (inside Match User ops) says publickey" in read_back
+    # Role ssh_server comes first in the play, and says it in its own words.
+    assert done.returncode != 0
+    assert f"{hole}:2 (inside Match User ops) sets authenticationmethods" in " ".join(
+        (done.stdout + done.stderr).split()
+    )
+
+
+def test_who_runs_ansible_and_who_is_not_there_are_refused_by_name():
+    """Before anything is changed: the file that would ask them is as it was."""
+    before = {bastion: root(bastion, "sha256sum /etc/ssh/sshd_config.d/*.conf /etc/pam.d/sshd") for bastion in BASTIONS}
+    for names, words in (
+        (["ops", "automation"], 'bastion_totp_operators[1]: "automation" is the account that Ansible connects as'),
+        (["ops", "olga"], "bastion_totp_secrets: has no secret for olga"),
+    ):
+        done = play(
+            "-e",
+            json.dumps({"people": [ada(), grace()], **ASKED, "codes_operators": names, "ansible_user": "automation"}),
+        )
+        assert done.returncode != 0
+        assert words in " ".join((done.stdout + done.stderr).split())
+    for bastion, sums in before.items():
+        assert root(bastion, "sha256sum /etc/ssh/sshd_config.d/*.conf /etc/pam.d/sshd") == sums
+
+
+def test_a_code_asked_of_ansible_is_given_back_by_the_guard():
+    """Where the inventory does not say who Ansible is, the new connection shows it: it does not get in."""
+    secrets = {**SECRETS, "automation": SECRETS["ops"]}
+    given = {**ASKED, "codes_operators": ["automation", "ops"], "secrets": secrets, "bastion_guard_window": 20}
+    done = play("--limit", "all,!new", "-e", json.dumps({"people": [ada(), grace()], **given}))
+    assert done.returncode != 0
+    # It is let in again as before, without a code, and by the same names.
+    wait_until(lambda: controller_ssh("old", "sudo -n id -u").stdout == "0\n", "Ansible gets in again")
+    assert root("old", "grep '^Match' /etc/ssh/sshd_config.d/02-devnode-codes.conf") == "Match User ops\n"
+    apply([ada(), grace()], **ASKED)
 
 
 def test_a_key_that_goes_ends_what_key_and_code_opened():
     next_step()
-    opened = {bastion: Asked(bastion, "ada") for bastion in BASTIONS}
+    opened = {(bastion, name): Asked(bastion, name) for bastion in BASTIONS for name in ("ada", "ops")}
     others = {bastion: Asked(bastion, "grace") for bastion in BASTIONS}
+    for (bastion, name), one in opened.items():
+        assert one.enters_with(code(name)), (bastion, name)
+    for bastion, one in others.items():
+        assert one.enters_with(code("grace")), bastion
+    apply([ada("ada2"), grace()], ops("ops2"), **ASKED)
+    for place, one in opened.items():
+        assert not one.is_in(), place
     for bastion in BASTIONS:
-        assert opened[bastion].enters_with(code("ada")), bastion
-        assert others[bastion].enters_with(code("grace")), bastion
-    apply([ada("ada2"), grace()], ops(), codes=True, secrets=SECRETS)
-    for bastion in BASTIONS:
-        assert not opened[bastion].is_in(), bastion
         assert others[bastion].is_in(), bastion
         others[bastion].leaves()
-        assert "was removed" in root(bastion, "journalctl -t devnode-sessions --no-pager -o cat -n 3")
+        assert "was removed" in root(bastion, "journalctl -t devnode-sessions --no-pager -o cat -n 6")
