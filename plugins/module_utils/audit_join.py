@@ -37,7 +37,8 @@ CLOSED = re.compile(r"pam_unix\(sshd:session\): session closed for user ")
 CHILD = re.compile(r"User child is on pid (\d+)")
 # Where in its source sshd says it: LogVerbose puts this in front. Anchored, since targets come from the client.
 _PLACE = r"(?:debug[123]: )?[a-z]+\.c:{}\(\):\d+ \([^)]*\): "
-_TARGET = r"originator \S+ port \d+, target (?P<host>.+) port (?P<port>\d+)"
+# The originator is whatever the client says: nothing, where it forwards a socket, or words with spaces.
+_TARGET = r"originator .*? port \d+, target (?P<host>.+) port (?P<port>\d+)"
 ASKED = re.compile(_PLACE.format("server_request_direct_tcpip") + _TARGET)
 REFUSED = re.compile(f"(?:{_PLACE.format('server_request_direct_tcpip')})?refused local port forward: {_TARGET}")
 DENIED = re.compile(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils import audit_join
@@ -200,6 +201,25 @@ def test_a_target_cannot_pretend_to_be_another_line():
     evil = "x port 1, target refused local port forward: originator 1 port 1, target y"
     (record,) = records(joiner, asks(evil, 22))
     assert (record["event"], record["to"]) == ("open", evil)
+
+
+@pytest.mark.parametrize(
+    ("originator", "to"),
+    [
+        ("", "192.0.2.11"),  # a forwarded socket has none
+        ("a b", "192.0.2.11"),
+        ("x port 1, target 192.0.2.99", "192.0.2.99 port 65535, target 192.0.2.11"),  # forged, and that can be seen
+    ],
+)
+def test_whatever_a_client_says_of_itself_what_it_asks_for_is_in_the_trail(originator, to):
+    joiner = Joiner("bastion")
+    records(joiner, login())
+    lines = [replace(line, message=line.message.replace("127.0.0.1", originator)) for line in asks("192.0.2.11", 22)]
+    (opened,) = records(joiner, lines)
+    assert (opened["event"], opened["to"], opened["to_port"]) == ("open", to, 22)
+    words = f"refused local port forward: originator {originator} port 65535, target 192.0.2.11 port 22"
+    (denied,) = joiner.entry(Entry(102.0, 3028, 2001, words))
+    assert (denied["event"], denied["to"], denied["to_port"]) == ("denied", to, 22)
 
 
 def test_what_the_packet_filter_stops_and_what_nothing_explains():
