@@ -61,6 +61,7 @@ bench: venv  ## How fast ssh is with our configuration, and what runs cost (PART
 
 docs: venv  ## Write the generated parts of the documentation again (each role's variables)
 	@$(BIN)/python tests/role_docs.py
+	@$(BIN)/python tests/attack_table.py
 
 site: venv  ## The documentation as a small site, in .cache/site/html
 	@$(BIN)/python tests/docs_site.py

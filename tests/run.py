@@ -33,7 +33,7 @@ GITHUB = (
 )
 GITLAB = "docs/ci/gitlab-ci.yml"
 PYTHON = ("plugins", "tests", "molecule", "bench", "roles")
-PROGRAMS = ("run", "role_docs", "docs_site", "cores", "ee")
+PROGRAMS = ("run", "role_docs", "docs_site", "cores", "ee", "attack_table")
 TAIL_LINES = 60
 DEPRECATED = "[DEPRECATION"
 # The whole lab last: it is the dearest, and the role scenarios say more precisely what broke.

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Role bastion, attacked from a client: people get through to their targets, and get nothing else."""
+"""Role bastion: people get through to their targets; bans; holes that others make; who leaves.
+
+What each kind of user gets and does not get is tried in test_attack_table.py.
+"""
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 
@@ -31,94 +33,18 @@ def ssh(*words):
     return attempt(shlex.join(["ssh", "-F", "/root/kit/config", *words]))
 
 
-def test_people_get_through_to_their_targets(target):
-    code, text = ssh("target-ada", "hostname")
-    assert (code, text) == (0, "target\n")
-    assert ssh("-W", f"{target}:22", "bastion-ada")[1].startswith("SSH-2.0")
+@pytest.mark.parametrize(("name", "way"), [("bastion", "target-ada"), ("bastion13", "target-ada-by-13")])
+def test_people_get_through_to_their_targets(name, way, target):
+    code, text = ssh(way, "hostname")
+    assert (code, text.splitlines()[-1]) == (0, "target")  # below the banner
+    assert "SSH-2.0" in ssh("-W", f"{target}:22", f"{name}-ada")[1]
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["bastion-ada"],
-        ["-tt", "bastion-ada"],
-        ["bastion-ada", "id"],
-        ["-A", "bastion-ada", "id"],
-        ["-X", "bastion-ada", "id"],
-        ["-s", "bastion-ada", "sftp"],
-    ],
-)
-def test_no_shell_command_or_subsystem(words):
-    code, text = ssh(*words)
-    assert code != 0
-    assert "uid=" not in text
-    assert "not permitted" in text or "administratively prohibited" in text or "open failed" in text, text
-
-
-def test_no_sftp_and_no_scp():
-    assert attempt("sftp -F /root/kit/config -b /dev/null bastion-ada")[0] != 0
-    assert attempt("scp -F /root/kit/config bastion-ada:/etc/passwd /tmp/stolen")[0] != 0
-    assert root("client", "ls /tmp").count("stolen") == 0
-
-
-@pytest.mark.parametrize(
-    "where",
-    ["{target}:9999", "target:22", "{bastion}:22", "127.0.0.1:22", "localhost:22", "169.254.169.254:80", "[::1]:22"],
-)
-def test_nothing_off_the_list(target, where):
-    place = where.format(target=target, bastion=address("bastion"))
-    code, text = ssh("-W", place, "bastion-ada")
+@pytest.mark.parametrize("name", ["bastion", "bastion13"])
+def test_without_targets_there_is_nothing(name, target):
+    code, text = ssh("-W", f"{target}:22", f"{name}-grace")
     assert code != 0
     assert "administratively prohibited" in text, text
-
-
-def test_without_targets_there_is_nothing(target):
-    code, text = ssh("-W", f"{target}:22", "bastion-grace")
-    assert code != 0
-    assert "administratively prohibited" in text, text
-
-
-@pytest.mark.parametrize(
-    "option", [["-R", "9002:127.0.0.1:22"], ["-R", "0.0.0.0:9002:127.0.0.1:22"], ["-R", "/run/back:127.0.0.1:22"]]
-)
-def test_no_way_back(option):
-    code, text = ssh("-N", "-o", "ExitOnForwardFailure=yes", *option, "bastion-ada")
-    assert code == 255
-    assert "remote port forwarding failed" in text or "forwarding failed" in text, text
-
-
-def test_a_proxy_reaches_no_more_than_the_list(target):
-    """ssh -D is a client's way to ask for many targets: each is checked."""
-    script = f"""
-        ssh -F /root/kit/config -f -N -M -S /root/kit/socks -D 127.0.0.1:9003 bastion-ada
-        curl -s -m 5 --socks5 127.0.0.1:9003 http://{target}:9999/ && echo LEAK
-        curl -s -m 5 --socks5-hostname 127.0.0.1:9003 http://127.0.0.1:22/ && echo LEAK
-        curl -s -m 5 --http0.9 --socks5 127.0.0.1:9003 telnet://{target}:22 | head -c 7
-        ssh -F /root/kit/config -S /root/kit/socks -O exit bastion-ada
-    """
-    text = root("client", f"set +e; {script}")
-    assert "LEAK" not in text
-    assert "SSH-2.0" in text
-
-
-def test_no_sockets_of_the_host():
-    script = """
-        ssh -F /root/kit/config -f -N -M -S /root/kit/local -L /root/kit/bus:/run/dbus/system_bus_socket bastion-ada
-        python3 - <<'END'
-import socket
-with socket.socket(socket.AF_UNIX) as bus:
-    bus.settimeout(5)
-    bus.connect("/root/kit/bus")
-    try:
-        bus.sendall(b"\\0AUTH\\r\\n")
-        print("answer", bus.recv(100))
-    except (ConnectionResetError, BrokenPipeError):
-        print("answer", b"")
-END
-        ssh -F /root/kit/config -S /root/kit/local -O exit bastion-ada
-        rm -f /root/kit/bus
-    """
-    assert "answer b''" in root("client", f"set +e; {script}")
 
 
 @pytest.mark.parametrize("name", ["bastion", "bastion13"])
@@ -132,8 +58,9 @@ def test_a_login_starts_nothing_but_sshd(name):
     assert (set(running), state) in (({"sshd"}, "inactive"), ({"sshd-session"}, "inactive"))
 
 
-def test_what_is_left_is_switched_off_as_well():
-    text = root("bastion", "/usr/sbin/sshd -T -C user=ada,host=x,addr=192.0.2.1,laddr=192.0.2.2,lport=22").lower()
+@pytest.mark.parametrize("name", ["bastion", "bastion13"])
+def test_what_is_left_is_switched_off_as_well(name):
+    text = root(name, "/usr/sbin/sshd -T -C user=ada,host=x,addr=192.0.2.1,laddr=192.0.2.2,lport=22").lower()
     for line in (
         "permittunnel no",
         "allowagentforwarding no",
@@ -147,19 +74,14 @@ def test_what_is_left_is_switched_off_as_well():
         assert f"\n{line}\n" in text, line
 
 
-def test_no_password_not_even_a_try():
-    code, text = ssh("-o", "PubkeyAuthentication=no", "-o", "PreferredAuthentications=password", "bastion-ada")
-    assert code == 255
-    assert "Permission denied (publickey)" in text
-    assert root("bastion", "getent shadow ada").split(":")[1] == "*"
-
-
-def test_keys_lie_where_only_root_writes():
-    assert root("bastion", "stat -c '%U %a' /etc/devnode/bastion/keys /etc/devnode/bastion/keys/ada").split() == [
+@pytest.mark.parametrize("name", ["bastion", "bastion13"])
+def test_there_is_no_password_and_keys_lie_where_only_root_writes(name):
+    assert root(name, "getent shadow ada").split(":")[1] == "*"
+    assert root(name, "stat -c '%U %a' /etc/devnode/bastion/keys /etc/devnode/bastion/keys/ada").split() == [
         *("root", "755"),
         *("root", "644"),
     ]
-    assert "/nonexistent" in root("bastion", "getent passwd ada")
+    assert "/nonexistent" in root(name, "getent passwd ada")
 
 
 def test_the_log_says_who_with_which_key():
@@ -189,9 +111,9 @@ def guess_passwords(name):
     )
     asks = "export SSH_ASKPASS=/root/kit/answer SSH_ASKPASS_REQUIRE=force"
     root("client", "printf '#!/bin/sh\\necho wrong\\n' > /root/kit/answer; chmod 755 /root/kit/answer")
-    for _ in range(3):
-        command = f"ssh -F /root/kit/config {options} -b {STRANGER} -l automation {name}-ada true"
-        root("client", f"set +e; {asks}; timeout 40 {command} </dev/null >/dev/null 2>&1; true")
+    command = f"ssh -F /root/kit/config {options} -b {STRANGER} -l automation {name}-ada true"
+    # At the same time: sshd takes its time with each answer, and OpenSSH 10 does not answer who has failed a while ago.
+    root("client", f"set +e; {asks}; for n in 1 2 3; do timeout 60 {command} </dev/null >/dev/null 2>&1 & done; wait")
     root(name, f"rm {hole}; systemctl restart ssh")
 
 
@@ -213,8 +135,6 @@ def test_a_ban_for_names_ends_by_itself(name):
 
 @pytest.mark.parametrize("name", ["bastion", "bastion13"])
 def test_a_ban_for_passwords_and_its_end(name):
-    if name == "bastion13" and os.environ.get("DEVNODE_TESTS") != "full":
-        pytest.skip("a minute more: shown on Debian 12 in the gate, on both in the full run (DEVNODE_TESTS=full)")
     a_way_for_the_stranger(name)
     guess_passwords(name)
     wait_until(lambda: STRANGER in root(name, "fail2ban-client status sshd"), "the ban")
