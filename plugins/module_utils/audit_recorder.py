@@ -144,10 +144,12 @@ def load(path: str) -> dict[str, Any]:
 
 
 def save(path: str, state: dict[str, Any]) -> None:
-    """All of it or nothing."""
+    """All of it or nothing, also after a loss of power: an empty one would have all who are logged in forgotten."""
     fresh = f"{path}.new"
     with open(fresh, "w", encoding="utf-8") as handle:
         json.dump(state, handle)
+        handle.flush()
+        os.fsync(handle.fileno())
     os.replace(fresh, path)
 
 

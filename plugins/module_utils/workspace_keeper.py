@@ -17,6 +17,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils import (
     workspace_container,
     workspace_host_keys,
 )
+from ansible_collections.devnode.gpu.plugins.module_utils.fileset_disk import write_atomic
 from ansible_collections.devnode.gpu.plugins.module_utils.workspace import LABEL, LABEL_SHAPE, Options, Workspace
 from ansible_collections.devnode.gpu.plugins.module_utils.workspace_engine import (
     Container,
@@ -215,10 +216,8 @@ class Keeper:
         return f"{self.options.state_dir}/{item.name}/applied.json"
 
     def _remember(self, item: Workspace, container: str) -> None:
-        path = self._note(item)
-        with open(f"{path}.new", "w", encoding="utf-8") as out:
-            json.dump({"container": container, "config": workspace_container.config_digest(item, self.options)}, out)
-        os.replace(f"{path}.new", path)
+        note = {"container": container, "config": workspace_container.config_digest(item, self.options)}
+        write_atomic(self._note(item), json.dumps(note).encode(), 0o644)
 
     def _apply(self, item: Workspace, container: Container) -> List[str]:
         """What that changed, in words."""

@@ -140,3 +140,13 @@ def test_state_and_records_survive(tmp_path):
     audit_recorder.append(output, [])
     audit_recorder.append(output, [{"a": 2}])
     assert (tmp_path / "audit.jsonl").read_text() == '{"a": 1}\n{"a": 2}\n'
+
+
+def test_the_place_is_on_disk_before_it_counts(tmp_path, monkeypatch):
+    """Else a loss of power leaves an empty file, and all who were logged in then are forgotten."""
+    state, order = tmp_path / "state.json", []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (order.append(os.fstat(number).st_size), sync(number)))
+    monkeypatch.setattr(os, "replace", lambda old, new: (order.append("in place"), replace(old, new)))
+    audit_recorder.save(str(state), {"cursor": "x"})
+    assert order == [state.stat().st_size, "in place"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
+import json
+import os
 import subprocess
 import sys
 import time
@@ -130,6 +132,18 @@ def test_a_key_that_was_made_anew_is_handed_to_the_running_container(tmp_path: P
         path.unlink()
     keeper._ensure_host_key(nlp())
     assert not note.exists()
+
+
+def test_what_a_container_was_told_is_on_disk_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nlp").mkdir()
+    keeper = workspace_keeper.Keeper(lambda _argv: (0, "", ""), model.Options(state_dir=str(tmp_path)), "idle", False)
+    synced: list[int] = []
+    monkeypatch.setattr("os.fsync", lambda number: synced.append(os.fstat(number).st_size))
+    keeper._remember(nlp(), "c0ffee")
+    note = tmp_path / "nlp" / "applied.json"
+    assert synced == [note.stat().st_size]
+    assert json.loads(note.read_text())["container"] == "c0ffee"
+    assert [path.name for path in note.parent.iterdir()] == [note.name]
 
 
 def test_sshd_reads_its_keys_again_when_one_of_them_is_another(inside: ModuleType, tmp_path: Path) -> None:
