@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A log server: takes TLS connections from whoever has a certificate of the CA, and appends what comes to a file.
 
-Frames as they come: octet counting (RFC 5425), a zero byte (GELF), or a line end. One frame becomes one line.
+Frames as they come: octet counting (RFC 5425) or a line end. One frame becomes one line. As `receiver.py FILE
+CERTIFICATE PORT` on another port, the bytes as they are.
 """
 
 import re
@@ -20,8 +21,8 @@ def split(data):
             start = len(counted[1]) + 1
             stop = after = start + int(counted[1])
         else:
-            end = re.search(rb"[\n\0]", data)
-            start, stop, after = (0, end.start(), end.end()) if end else (0, 0, len(data) + 1)
+            end = data.find(b"\n")
+            start, stop, after = (0, end, end + 1) if end >= 0 else (0, 0, len(data) + 1)
         if len(data) < after:
             break
         frames.append(data[start:stop])
@@ -39,8 +40,11 @@ class Handler(socketserver.BaseRequestHandler):
                 return
             if not more:
                 return
-            frames, data = split(data + more)
             with open(sys.argv[1], "ab") as out:
+                if raw:
+                    out.write(more)
+                    continue
+                frames, data = split(data + more)
                 out.writelines(frame.replace(b"\n", b" ") + b"\n" for frame in frames)
 
 
@@ -54,8 +58,9 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 name = sys.argv[2] if len(sys.argv) > 2 else "logs"
+raw = len(sys.argv) > 3
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(f"/root/{name}.pem", f"/root/{name}.key")
 context.load_verify_locations("/root/ca.pem")
 context.verify_mode = ssl.CERT_REQUIRED
-Server(("", 6514), Handler).serve_forever()
+Server(("", int(sys.argv[3]) if raw else 6514), Handler).serve_forever()
