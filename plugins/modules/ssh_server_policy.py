@@ -389,15 +389,19 @@ def _config_files(module: AnsibleModule, drop_in: str) -> list[dict[str, Any]]:
 
 def _activate(socket: str, service: str) -> list[dict[str, Any]]:
     config = ["/etc/ssh/sshd_config.d/*", sshd_check.SSHD_CONFIG, "/etc/ssh/*-cert.pub"]
+    # systemd gives up on what ended too often. After a policy that did this to sshd, the old one has to start all the
+    # same, and at once. (A pattern: a unit that systemd has not loaded is no error then.)
+    again = {"argv": ["systemctl", "reset-failed", service.replace(".service", "[.@]*service")], "when_changed": config}
     if not socket:
         # Not try-…: when a new policy has ended sshd, the old one has to start it again.
-        return [{"argv": ["systemctl", "reload-or-restart", service], "when_changed": config}]
+        return [again, {"argv": ["systemctl", "reload-or-restart", service], "when_changed": config}]
     # systemd does not start a socket while its service runs, so the service stops first. Sessions stay: the unit kills
     # only the listener (KillMode=process). The next connection starts it again, with the new configuration.
     units = [f"/etc/systemd/system/{socket}.d/*"]
     return [
         {"argv": ["systemctl", "daemon-reload"], "when_changed": units},
         {"argv": ["systemctl", "stop", service], "when_changed": units + config},
+        {**again, "when_changed": units + config},
         {"argv": ["systemctl", "restart", socket], "when_changed": units + config},
     ]
 
