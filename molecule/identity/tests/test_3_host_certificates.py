@@ -6,7 +6,9 @@ In this order: with the keys that test_2_host_keys.py left behind, then with a k
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -35,7 +37,7 @@ def kit():
     root("client", f"echo '{line}' > /root/kit/by_authority")
     apply([ada(), grace()])  # the keys were rotated: they are signed again
     yield
-    root("client", "rm -f /root/kit/by_authority /root/kit/by_stranger")
+    root("client", "rm -f /root/kit/by_authority /root/kit/by_agent /root/kit/by_stranger")
     # The kit that knows host keys only has to be fetched anew.
     root("client", f"cat > /root/kit/known_hosts <<'END'\n{(FOLDER / 'known_hosts').read_text()}END\n")
 
@@ -59,6 +61,39 @@ def test_who_knows_the_authority_gets_in_and_only_under_the_hosts_name(kit):
     line = f"@cert-authority {','.join(BASTIONS)} {key('user_ca')}"
     root("client", f"echo '{line}' > /root/kit/by_stranger")
     assert not Client("old", "ada", known="by_stranger").enters()
+
+
+@contextlib.contextmanager
+def in_an_agent(monkeypatch):
+    """An authority whose private key is in an agent and nowhere else: where its .pub is, and what it says."""
+    with tempfile.TemporaryDirectory(prefix="dn-agent-") as folder:
+        socket, private, public = (Path(folder) / name for name in ("socket", "ca", "ca.pub"))
+        agent = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL)
+        try:
+            wait_until(socket.exists, "the agent answers")
+            monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", private], check=True)
+            subprocess.run(["ssh-add", "-q", private], check=True)
+            private.unlink()
+            yield public, " ".join(public.read_text().split()[:2])
+        finally:
+            agent.terminate()
+            agent.wait(timeout=10)
+
+
+def test_an_authority_that_only_an_agent_holds(kit, monkeypatch):
+    """Its .pub is all that a run is told of; kits that know this authority know the hosts."""
+    with in_an_agent(monkeypatch) as (public, authority):
+        line = f"@cert-authority {','.join(BASTIONS)} {authority}"
+        root("client", f"echo '{line}' > /root/kit/by_agent")
+        apply([ada(), grace()], host_authority=str(public))
+    for bastion in BASTIONS:
+        assert said(bastion).authority == authority
+        assert said(bastion).principals == (bastion,)
+        assert Client(bastion, "ada", known="by_agent").enters("-o", "ControlMaster=no", "-S", "none"), bastion
+        # Who knows the other authority alone does not know these certificates.
+        assert not by_authority(bastion), bastion
+    assert not Client("old", "ada", known="by_agent", alias="new").enters("-o", "ControlMaster=no", "-S", "none")
 
 
 def test_a_rebuilt_host_gets_in_with_the_same_kit_once_it_is_signed(kit):
