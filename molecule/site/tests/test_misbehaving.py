@@ -136,7 +136,7 @@ def test_anybody_but_the_bastion_is_penalised_there(
     assert effective.rc == 0, effective.stderr
     found = dict(line.lower().split(" ", 1) for line in effective.stdout.splitlines() if " " in line)
     assert "authfail:" in found["persourcepenalties"]
-    assert found["persourcepenaltyexemptlist"] == BASTION
+    assert found["persourcepenaltyexemptlist"] == f"{BASTION}/32"
     assert found["persourcemaxstartups"] == "none"
     # Beside the bastion, since the packet filter lets nobody else in.
     options = "-o BatchMode=yes -o IdentitiesOnly=yes -o ConnectTimeout=5 -o HostKeyAlias=here"
