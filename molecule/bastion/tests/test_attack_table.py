@@ -325,4 +325,4 @@ def test_a_bastion_is_no_router(bastions, name):
         assert _dropped(root(name, "nft list chain inet devnode forward")) >= before + 2
     finally:
         root("client", f"ip route del {ROUTED}/32")
-        root(name, f"ip route del {ROUTED}/32; sysctl -q -w net.ipv4.ip_forward=0")
+        root(name, f"ip route del {ROUTED}/32; sysctl -q -p /etc/sysctl.d/zz-devnode-forwarding.conf")
