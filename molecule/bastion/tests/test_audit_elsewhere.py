@@ -36,7 +36,8 @@ def configuration(target: str) -> str:
     defaults = yaml.safe_load(Path(ROLE / "defaults" / "main.yml").read_text())
     server = {"host": target, "port": PORT, "name": "logs.lab.internal", "format": "gelf", "ca": "a"}
     server |= {"certificate": "b", "key": "c"}
-    given = {name.removeprefix("bastion_"): value for name, value in defaults.items()} | {"log_server": server}
+    given = {name.removeprefix("bastion_"): value for name, value in defaults.items()}
+    given |= {"log_server": server, "account": ""}
     plan = bastion_setup.setup(given, "/collection")
     environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True)  # noqa: S701
     text = environment.from_string((ROLE / "templates" / "ship.conf.j2").read_text()).render(setup=plan["variables"])
