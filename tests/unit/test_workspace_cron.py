@@ -108,6 +108,19 @@ def test_a_table_is_taken_once_with_the_sessions_variables_above_it(home: Home) 
     assert not (home.folder / "answers" / "ada").exists()
 
 
+def test_a_table_that_could_not_be_read_now_is_read_the_next_time(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_more_processes(_uid: int, _path: Path) -> str | None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    home.write("ada", "0 3 * * * true\n")
+    monkeypatch.setattr(home.tabs, "read", no_more_processes)
+    with pytest.raises(BlockingIOError):
+        home.tabs.tend({"ada": 2001}, {})
+    monkeypatch.setattr(home.tabs, "read", home.read)
+    home.tabs.tend({"ada": 2001}, {})
+    assert "0 3 * * * true" in str(home.given["ada"])
+
+
 def test_a_wrong_table_is_refused_in_words_and_the_old_one_stays(home: Home) -> None:
     me = os.getgid()
     home.write("ada", "* * * * * true\n")

@@ -51,6 +51,35 @@ def test_a_container_whose_description_was_taken_away_goes_on(
     assert tended == [config, {"ada": 2001}]
 
 
+def test_the_first_process_outlives_that_no_more_processes_are_to_be_had(
+    inside: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody forks without end, and JupyterLab or cron cannot be started: the container must not end for that."""
+
+    class Sshd:
+        stderr = None
+
+        def poll(self) -> None:
+            return None
+
+    supervisor = inside.Supervisor()
+    failures = [BlockingIOError(11, "Resource temporarily unavailable"), RuntimeError("can't start new thread")]
+
+    def tend() -> None:
+        if failures:
+            raise failures.pop(0)
+        supervisor.stopping = True
+
+    monkeypatch.setattr(inside, "put", lambda *_words: True)
+    monkeypatch.setattr(inside.signal, "signal", lambda *_words: None)
+    monkeypatch.setattr(inside.subprocess, "Popen", lambda *_words, **_more: Sshd())
+    monkeypatch.setattr(supervisor, "TICK", 0.01)
+    monkeypatch.setattr(supervisor, "_tend", tend)
+    monkeypatch.setattr(supervisor, "_end_everybody", lambda: None)
+    assert supervisor.run() == 0
+    assert capsys.readouterr().err.count("devnode-workspace: not now: ") == 2
+
+
 PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_categories=("Cc", "Zl", "Zp", "Cs")))
 
 

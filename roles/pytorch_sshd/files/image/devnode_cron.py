@@ -131,7 +131,6 @@ class Crontabs:
             state = (None, head)
         if self.seen.get(login) == state:
             return
-        self.seen[login] = state
         text = self.read(uid, path) if state[0] is not None and state[3] else None
         if text is not None and len(text) > LIMIT:
             self._answer(login, uid, text, f"it is longer than {LIMIT} characters")
@@ -141,6 +140,8 @@ class Crontabs:
         else:
             said = self.give(login, head + text)
             self._answer(login, uid, text, in_their_lines(said, head.count("\n")))
+        # Last: what could not be done this time is done the next.
+        self.seen[login] = state
 
     def _answer(self, login: str, uid: int, text: str, error: str) -> None:
         self.answers.mkdir(mode=0o755, exist_ok=True)

@@ -413,7 +413,7 @@ class Supervisor:
             if self.reload:
                 self.reload = False
                 self.sshd.send_signal(signal.SIGHUP)
-            self._tend()
+            self._tend_or_wait()
             self.event.wait(self.TICK)
             self.event.clear()
         self._end_everybody()
@@ -423,6 +423,14 @@ class Supervisor:
         self.stopping = self.stopping or number in (signal.SIGTERM, signal.SIGINT)
         self.reload = self.reload or number == signal.SIGHUP
         self.event.set()
+
+    def _tend_or_wait(self) -> None:
+        """The container ends with this process, and everybody's jobs with it. So where somebody has taken all processes
+        or all memory, what cannot be started now waits for the next tick."""
+        try:
+            self._tend()
+        except (OSError, subprocess.SubprocessError, RuntimeError, MemoryError) as exc:
+            print(f"devnode-workspace: not now: {exc}", file=sys.stderr)
 
     def _tend(self) -> None:
         try:
