@@ -179,7 +179,7 @@ def run_all(steps: Sequence[Step], jobs: int = 1) -> Count:
 
 
 def side_by_side() -> int:
-    """Two scenarios at once where there are cores for it: a scenario often waits for its hosts."""
+    """Two at once where there are cores for it; a scenario often waits for its hosts."""
     return 2 if (os.cpu_count() or 1) > 1 else 1
 
 
@@ -227,10 +227,9 @@ def main() -> int:
     total = Count()
     if args.what in ("gate", "full", "lint"):
         total.add(run_all(lint_steps(), jobs=2))
-    if args.what in ("gate", "full", "sanity"):
-        total.add(run_all(sanity_steps()))
-    if args.what in ("gate", "full", "unit"):
-        total.add(run_all(unit_steps()))
+    slow = {"sanity": sanity_steps(), "unit": unit_steps()}
+    wanted = [step for what, steps in slow.items() if args.what in ("gate", "full", what) for step in steps]
+    total.add(run_all(wanted, jobs=side_by_side()))
     if args.what in ("full", "cores"):
         total.add(run_all(core_steps()))
     if args.what == "full":
