@@ -193,7 +193,7 @@ def test_what_does_not_answer_is_ended_and_leaves_nothing_running(tmp_path):
 def test_the_action_gives_files_in_check_mode_as_ever(folder, tmp_path):
     wanted = {"path": "/etc/ssh/x-cert.pub", "key": public(folder, "host").bare}
     good = {"authority": str(folder / "ca"), "names": ["bastion"], "wanted": [wanted]}
-    for options, extra in ((["--check", "--diff"], {}), ([], {"ANSIBLE_KEEP_REMOTE_FILES": "1"})):
+    for options, extra in ((["--check", "--diff", "--become"], {}), ([], {"ANSIBLE_KEEP_REMOTE_FILES": "1"})):
         done, found = run_action(tmp_path, good, *options, TMPDIR=str(tmp_path), **extra)
         assert done.returncode == 0, done.stdout + done.stderr
         assert found["changed"] is False
