@@ -3,7 +3,7 @@
 """An execution environment, built from docs/ci/execution-environment.yml by the real ansible-builder, and used once.
 
 Three things differ from the page's: the base is the lab's Debian 13 in place of Fedora (with apt-get, and a Python in a
-virtual environment, because Debian's own takes no packages), and the collection comes from its file in place of Galaxy.
+virtual environment, because Debian's own takes no packages), and the collections come from files in place of Galaxy.
 So what ansible-builder reads in meta/ (system packages, Python requirements) is installed and used.
 """
 
@@ -21,6 +21,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+import bundled  # noqa: E402
 from lab.devlab import engine, hosts, images, trust  # noqa: E402
 from lab.devlab.shell import LabError, docker, run, step  # noqa: E402
 
@@ -36,17 +37,17 @@ python3 -m venv /opt/ee
 """
 
 
-def definition(archive: str) -> dict[str, Any]:
-    """The page's, for this base and this file."""
+def definition(archives: list[str]) -> dict[str, Any]:
+    """The page's, for this base and these files."""
     page: dict[str, Any] = yaml.safe_load((ROOT / "docs/ci/execution-environment.yml").read_text())
     needs = page["dependencies"]
-    needs["galaxy"]["collections"] = [{"name": archive, "type": "file"}]
+    needs["galaxy"]["collections"] = [{"name": name, "type": "file"} for name in archives]
     needs["python_interpreter"] = {"python_path": "/opt/ee/bin/python3"}
     page["images"]["base_image"]["name"] = f"{NAME}:base"
     return {
         **page,
         "options": {"package_manager_path": "/usr/bin/apt-get"},
-        "additional_build_files": [{"src": archive, "dest": "."}],
+        "additional_build_files": [{"src": name, "dest": "."} for name in archives],
     }
 
 
@@ -80,8 +81,9 @@ def main() -> int:
         place = Path(folder)
         galaxy = Path(sys.executable).with_name("ansible-galaxy")
         run([galaxy, "collection", "build", "--output-path", place, ROOT])
-        [archive] = place.glob("*.tar.gz")
-        (place / "ee.yml").write_text(yaml.safe_dump(definition(archive.name)))
+        bundled.archives(place)
+        names = sorted(path.name for path in place.glob("*.tar.gz"))
+        (place / "ee.yml").write_text(yaml.safe_dump(definition(names)))
         with step("The base"):
             base()
         try:
@@ -107,7 +109,8 @@ def use() -> None:
     hosts_file = f"{SHIPPED}/inventory/example/hosts.yml"
     for book in sorted((ROOT / "playbooks").glob("*.yml")):
         print(inside("ansible-playbook", "--syntax-check", "-i", hosts_file, f"devnode.gpu.{book.stem}").strip())
-    print(inside("ansible-doc", "-t", "module", "devnode.gpu.file_set").splitlines()[0])
+    for module in ("devnode.gpu.file_set", "community.crypto.openssh_cert"):
+        print(inside("ansible-doc", "-t", "module", module).splitlines()[0])
 
 
 if __name__ == "__main__":

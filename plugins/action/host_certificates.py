@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -17,9 +15,11 @@ from ansible_collections.devnode.gpu.plugins.module_utils import validators
 from ansible_collections.devnode.gpu.plugins.module_utils.problems import Problems
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import PublicKey, public_key
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError, show
+from ansible_collections.devnode.gpu.plugins.plugin_utils import on_controller
 
-PATIENCE = 30  # seconds; an agent may ask its owner
+PATIENCE = 30.0  # seconds; an agent may ask its owner
 SKEW = "-10m"  # clocks that are slow
+ADVICE = "A key with a passphrase belongs in an agent (ssh-add), and its .pub file here."
 
 
 class SignError(RuntimeError):
@@ -66,6 +66,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 problems.add(f"wanted[{at}].names", one["names"], "names nobody")
         if problems.found:
             return _failed("\n".join(problems.found))
+        if not on_controller.installed(model.SIGNER):
+            return _failed(
+                f"authority: community.crypto, which signs, is not installed where Ansible runs: {model.INSTALL}"
+            )
         try:
             return self._sign(authority, args["wanted"], args["days"])
         except SignError as error:
@@ -77,11 +81,42 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             key, names, text = public_key(one["key"]), list(one["names"]), one["certificate"]
             why = model.need(text, key, names, authority.public, time.time(), days)
             if why:
-                text = authority.sign(key, names, days)
+                text = self._certificate(authority, key, names, days)
                 signed.append(f"{one['path']}: {why}")
             files.append({"path": one["path"], "content": text, "mode": "0644"})
         # What changes a host is putting the files there; this one says what will.
         return {"changed": False, "files": files, "signed": signed}
+
+    def _certificate(self, authority: Authority, key: PublicKey, names: list[str], days: int) -> str:
+        expected, where = authority.public, show(str(authority.path))
+        with tempfile.TemporaryDirectory(prefix="devnode-sign-") as folder:
+            public, work, path = (Path(folder) / name for name in ("host.pub", "work", "certificate"))
+            public.write_text(f"{key.bare}\n", encoding="ascii")
+            work.mkdir()
+            wishes = {
+                "type": "host",
+                "path": str(path),
+                "public_key": str(public),
+                "signing_key": str(authority.path.absolute()),
+                "use_agent": authority.in_agent,
+                "identifier": names[0],
+                "principals": names,
+                "serial_number": int(time.time()),
+                "valid_from": SKEW,
+                "valid_to": f"+{days}d",
+            }
+            try:
+                done = on_controller.run(self, model.SIGNER, wishes, work, PATIENCE)
+            except on_controller.StuckError as error:
+                said = f"{error}. Does the agent answer (ssh-add -l)?"
+                raise SignError(f"authority: {where} cannot sign: {said}") from error
+            if done.get("failed"):
+                said = " ".join(str(done.get("msg") or done).split())
+                raise SignError(f"authority: {where} cannot sign: {said}. {ADVICE}")
+            text = " ".join(path.read_text(encoding="ascii").split()[:2]) + "\n"
+        if model.parse(text).authority != expected.bare:
+            raise SignError(f"authority: {where} and the .pub file beside it are two different keys.")
+        return text
 
 
 class Authority:
@@ -107,39 +142,6 @@ class Authority:
             except (InvalidError, UnicodeDecodeError) as error:
                 raise SignError(f"authority: {show(str(path))} {error}") from error
         return self._public
-
-    def sign(self, key: PublicKey, names: list[str], days: int) -> str:
-        """A new certificate."""
-        expected = self.public
-        with tempfile.TemporaryDirectory(prefix="devnode-sign-") as folder:
-            public = Path(folder) / "host.pub"
-            public.write_text(f"{key.bare}\n", encoding="ascii")
-            agent = ["-U"] if self.in_agent else []
-            argv = ["ssh-keygen", "-q", "-s", str(self.path), *agent, "-h", "-I", names[0], "-n", ",".join(names)]
-            argv += ["-z", str(int(time.time())), "-V", f"{SKEW}:+{days}d", str(public)]
-            try:
-                done = subprocess.run(
-                    argv,
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                    timeout=PATIENCE,
-                    stdin=subprocess.DEVNULL,
-                    start_new_session=True,  # no terminal: nobody is asked for a passphrase in the middle of a run
-                    env={**os.environ, "SSH_ASKPASS_REQUIRE": "never", "LC_ALL": "C"},
-                )
-            except (OSError, subprocess.TimeoutExpired) as error:
-                raise SignError(f"ssh-keygen could not sign with {self.path}: {error}.") from error
-            if done.returncode != 0:
-                said = " ".join((done.stderr or done.stdout).split())
-                raise SignError(
-                    f"authority: {show(str(self.path))} cannot sign: {said}. A key with a passphrase belongs in an "
-                    "agent (ssh-add), and its .pub file here."
-                )
-            text = " ".join(Path(folder, "host-cert.pub").read_text(encoding="ascii").split()[:2]) + "\n"
-        if model.parse(text).authority != expected.bare:
-            raise SignError(f"authority: {show(str(self.path))} and the .pub file beside it are two different keys.")
-        return text
 
 
 def _failed(message: str) -> dict[str, Any]:

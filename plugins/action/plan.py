@@ -11,6 +11,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible_collections.devnode.gpu.plugins.module_utils import (
     client_check,
+    host_certificates,
     ssh_keygen,
     topology,
     topology_plan,
@@ -19,6 +20,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils import (
 )
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_read import Problem, TopologyError
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import Topology
+from ansible_collections.devnode.gpu.plugins.plugin_utils import on_controller
 from ansible_collections.devnode.gpu.plugins.plugin_utils.inventory import BASTIONS, CLIENTS, NODES, Inventory
 
 
@@ -53,6 +55,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             raise TopologyError([Problem(f"group {group}", f'"{host}"', f"is not in it, so it has no {kind} plan")])
         loaded = topology.load(inventory.source(kind))
         _check_with_ssh_keygen(loaded)
+        if kind in ("bastion", "node"):
+            _check_signer(loaded.host_ca)
         result: dict[str, Any] = {"changed": False, "warnings": list(loaded.warnings)}
         if kind == "bastion":
             plan = topology_plan.bastion_plan(loaded, host)
@@ -116,6 +120,13 @@ def _check_with_ssh_keygen(loaded: Topology) -> None:
     ]
     if found:
         raise TopologyError(found)
+
+
+def _check_signer(authority: str) -> None:
+    """What signs host keys is there, before the first role changes anything. Who makes kits only does without."""
+    if authority and not on_controller.installed(host_certificates.SIGNER):
+        why = "needs the collection community.crypto, which is not installed where Ansible runs"
+        raise TopologyError([Problem("devnode_host_ca", f'"{authority}"', why, host_certificates.INSTALL)])
 
 
 def _require_places(folders: dict[str, Path]) -> None:

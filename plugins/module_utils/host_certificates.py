@@ -15,6 +15,10 @@ from typing import Iterable, Tuple
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import PublicKey
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError
 
+# What signs, on the controller. Declared in galaxy.yml.
+SIGNER = "community.crypto.openssh_cert"
+INSTALL = "ansible-galaxy collection install 'community.crypto:>=3.0.0,<4.0.0'"
+
 SUFFIX = "-cert-v01@openssh.com"
 HOST = 2
 DAY = 86400

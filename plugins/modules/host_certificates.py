@@ -11,8 +11,8 @@ version_added: 0.1.0
 author:
   - The devnode.gpu authors (@devnode)
 description:
-  - Makes certificates for host keys with C(ssh-keygen) on the controller. The authority's private key goes nowhere
-    else.
+  - Makes certificates for host keys with M(community.crypto.openssh_cert), run on the controller in the middle of the
+    host's task. The authority's private key goes nowhere else.
   - A certificate that a host has already is kept as long as it fits the key, the names and the authority, and more than
     a third of its time is left.
   - Returns files for M(devnode.gpu.file_set), and changes nothing by itself.
@@ -62,7 +62,10 @@ attributes:
   diff_mode:
     description: There is nothing to show.
     support: none
+requirements:
+  - community.crypto 3.0.0 or newer, on the controller
 seealso:
+  - module: community.crypto.openssh_cert
   - module: devnode.gpu.known_hosts_record
 """
 

@@ -20,6 +20,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils import workspace as mo
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace_host_keys as host_keys
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public_key
 from unit.fleet import key
+from unit.signing import sign
 from workspace_case import nlp
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,8 +86,8 @@ def test_after_a_rotation_the_certificate_of_the_next_key_does_not_pass_for_the_
     for name in ("ca", "served", "next"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)], check=True)
     authority, folder = Authority(tmp_path / "ca"), tmp_path / "nlp" / "host_keys"
-    for name in ("served", "next"):
-        text = authority.sign(public_key((tmp_path / f"{name}.pub").read_text()), ["nlp.gpu-01"], 90)
+    keys = {name: (tmp_path / f"{name}.pub").read_text() for name in ("served", "next")}
+    for name, text in zip(keys, sign(tmp_path, tmp_path / "ca", keys.values(), ["nlp.gpu-01"]), strict=True):
         target = {"served": SERVED, "next": NEXT}[name]
         (folder / f"{target}-cert.pub").write_text(text)
     (folder / f"{SERVED}.pub").write_text((tmp_path / "next.pub").read_text())

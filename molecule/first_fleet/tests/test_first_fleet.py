@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import bundled
 import pytest
 import yaml
 from doc_blocks import ROOT, to_run
@@ -66,26 +67,11 @@ def adopter() -> Iterator[Adopter]:
         check=True,
         capture_output=True,
     )
-    _dependencies(one)
+    bundled.archives(one.work)
     one.values = _values()
     yield one
     one.run("for one in .ansible/cp/*; do ssh -O exit -o ControlPath=$one x; done 2>/dev/null || true")
     shutil.rmtree(home)
-
-
-def _dependencies(one: Adopter) -> None:
-    """The declared ones and theirs, as Galaxy would bring them; here from the venv's `ansible` package."""
-    import ansible_collections
-
-    bundled = next(Path(place) for place in ansible_collections.__path__ if "site-packages" in place)
-    open_ones = list(yaml.safe_load((ROOT / "galaxy.yml").read_text())["dependencies"])
-    while open_ones:
-        place = Path(*open_ones.pop().split("."))
-        if not (one.collections / place).exists():
-            (one.collections / place).parent.mkdir(parents=True, exist_ok=True)
-            (one.collections / place).symlink_to(bundled / place)
-            manifest = json.loads((bundled / place / "MANIFEST.json").read_text())
-            open_ones += manifest["collection_info"]["dependencies"]
 
 
 def _values() -> dict[str, str]:
@@ -174,16 +160,23 @@ def test_the_file_holds_what_users_need_and_nothing_else(adopter: Adopter) -> No
 def test_installs_from_git(adopter: Adopter) -> None:
     done = adopter.run(
         f"git clone -q --bare {ROOT} repo.git && git -c safe.directory='*' -C repo.git log -1 --format=%h && "
-        "ansible-galaxy collection install --no-deps -p from-git git+file://$PWD/repo.git && "
+        "ansible-galaxy collection install --offline -p from-git git+file://$PWD/repo.git community-crypto-*.tar.gz && "
         "test -e from-git/ansible_collections/devnode/gpu/roles/bastion/tasks/main.yml && rm -rf from-git repo.git"
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_installs_as_the_page_says(adopter: Adopter) -> None:
+    # Who forgets a file is told which.
+    done = adopter.run("ansible-galaxy collection install --offline devnode-gpu-*.tar.gz")
+    assert done.returncode != 0
+    assert "* community.crypto:>=3.0.0,<4.0.0 (dependency of devnode.gpu:" in done.stdout + done.stderr
     done = adopter.run(STEPS[0].text)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (adopter.collections / "devnode" / "gpu" / "MANIFEST.json").exists()
+    there = {
+        str(path.parent.relative_to(adopter.collections)) for path in adopter.collections.glob("*/*/MANIFEST.json")
+    }
+    assert there == {"devnode/gpu", "community/crypto"}
     done = adopter.run(STEPS[1].text)
     assert done.returncode == 0, done.stdout + done.stderr
     _mirrors(adopter)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import bundled
 from doc_blocks import ROOT, to_run
 from scenario_hosts import FOLDER, SCENARIO, Done
 
@@ -50,13 +51,13 @@ class Adopter:
 
 
 def made() -> Iterator[Adopter]:
-    """The machine with the collection's file in its directory, until the end of the tests."""
+    """The machine with the collections' files in its directory, until the end of the tests."""
     # Short: ansible's control sockets lie below it.
     home = Path(tempfile.mkdtemp(prefix="ff.", dir="/tmp"))
     one = Adopter(home)
-    # What is declared as a dependency is what is used (tests/unit/test_galaxy.py), and that is nothing.
     galaxy = Path(sys.executable).parent / "ansible-galaxy"
     subprocess.run([galaxy, "collection", "build", "--output-path", one.work, ROOT], check=True, capture_output=True)
+    bundled.archives(one.work)
     yield one
     one.run("for one in .ansible/cp/*; do ssh -O exit -o ControlPath=$one x; done 2>/dev/null || true")
     shutil.rmtree(home)
