@@ -75,11 +75,13 @@ class Preflight:
             verdict.refused += self._port_problems(where, item, declared)
             verdict.refused += self._web_problems(where, item)
             verdict.refused += self._gpus_in_use(where, item, declared)
-            verdict.refused += [
-                f"{where}: mount source {mount.source} is not there on this host. Create or mount it first."
-                for mount in item.mounts
-                if not os.path.isdir(mount.source)
-            ]
+            for mount in item.mounts:
+                if not os.path.isdir(mount.source):
+                    text = f"{where}: mount source {mount.source} is not there on this host."
+                    if self.checking:  # an earlier role may make it, as miniconda makes its prefix
+                        verdict.warnings.append(f"{text} The real run ends here unless something before it makes it.")
+                    else:
+                        verdict.refused.append(f"{text} Create or mount it first.")
         verdict.refused += self._gpu_problems(workspaces)
         self._compatibility(workspaces, verdict)
         verdict.refused += [

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,25 @@ def test_an_engine_without_cdi_and_a_missing_gpu_are_refused(monkeypatch: pytest
     stranger = workspace_engine.Found(engine=True, cdi=True, strangers=["devnode-nlp"])
     assert "that this role did not make" in refused(monkeypatch, [nlp()], stranger)[0]
     assert 'purge: "nlp" is declared on this host' in refused(monkeypatch, [nlp()], new, purge=["nlp", "old"])[0]
+
+
+def test_a_mount_that_an_earlier_role_may_make_is_refused_by_the_real_run_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Check mode on a fresh host: the role miniconda has not made its prefix yet."""
+    monkeypatch.setattr(preflight.Preflight, "_port_problems", lambda *_: [])
+    docker = FakeDocker([])
+    prefix = tmp_path / "miniconda"
+    wanted = [nlp(gpus=[], mounts=[{"source": str(prefix), "target": "/opt/miniconda"}])]
+    for checking in (False, True):
+        engine, found = workspace_engine.Engine(docker), workspace_engine.Found(engine=True)
+        look = preflight.Preflight(docker, engine, found, checking=checking)
+        verdict = look.judge(wanted)
+        said, silent = (verdict.warnings, verdict.refused) if checking else (verdict.refused, verdict.warnings)
+        assert [f"mount source {prefix} is not there on this host." in text for text in said] == [True]
+        assert silent == []
+    prefix.mkdir()
+    assert look.judge(wanted) == preflight.Verdict()
 
 
 def refused(

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
-from lab_site import LAB, ROOT, inside
+from lab_site import LAB, ROOT, inside, ssh
 
 VARIABLES = ROOT / "inventory" / "lab" / "group_vars"
 PERSON, UID, WORKSPACE, PORT, ENVIRONMENT = "lin", 2040, "speech", 2240, "for-lin"
@@ -99,6 +99,8 @@ def test_who_comes_can_work_and_who_goes_leaves_nothing(lab: None, tmp_path: Pat
     done = subprocess.run(inside_it, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == [PERSON, WORKSPACE], done.stderr
     assert inside("gpu-01", f"{ENVIRONMENTS}/{ENVIRONMENT}/bin/python --version").rc == 0
+    # At once, in a running workspace that has them mounted.
+    assert ssh("gpu-01", f"{ENVIRONMENTS}/{ENVIRONMENT}/bin/python --version").returncode == 0
     assert f"{WORKSPACE}.gpu-02" in traces()["record"]
 
     # They are logged in while they go.

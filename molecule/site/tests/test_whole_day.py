@@ -8,13 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from lab_site import inside, on_client
+from doc_blocks import to_run
+from lab_site import ROOT, inside, on_client
 
 pytestmark = pytest.mark.usefixtures("lab")
 
 SSH = "ssh -o BatchMode=yes"
 BASTION = "10.203.10.10"
 STEPS = 80
+# What the inventory declares for the node (miniconda_environments).
+ENVIRONMENT = "/opt/miniconda/envs/nlp-torch"
+LOOK, ELSEWHERE, OWN = to_run(ROOT / "docs" / "workspaces.md", "molecule/site/tests/test_whole_day.py")
 # Really trained, on what torch finds: a line by least squares, for so many steps and until she has seen enough.
 TRAIN = f"""\
 import itertools, os, sys, time, torch
@@ -42,7 +46,7 @@ print("saved", flush=True)
 @pytest.fixture(scope="module", autouse=True)
 def a_day() -> Iterator[None]:
     """Before it and after it nothing of the day is there, on the laptop or in the workspace."""
-    away = f"{SSH} gpu-01 'tmux kill-server 2>/dev/null; rm -rf day'; rm -rf day"
+    away = f"{SSH} gpu-01 'tmux kill-server 2>/dev/null; rm -rf day .conda'; rm -rf day"
     on_client(away)
     yield
     on_client(away)
@@ -77,11 +81,24 @@ def test_1_code_goes_up() -> None:
     assert there("cksum <day/train.py") == here("cksum <day/train.py")
 
 
-def test_2_an_environment_of_her_own_is_activated() -> None:
-    """On top of the image's: torch comes from there, what she adds stays in her home."""
-    there("python3 -m venv --system-site-packages --without-pip day/env")
-    found = there(". day/env/bin/activate && python3 -c 'import sys, torch; print(sys.prefix, torch.__version__)'")
-    assert found.split()[0] == "/home/ada/day/env"
+def login(commands: str) -> str:
+    """Commands in a login shell of the workspace, each of which must work."""
+    return there(f"bash -lc {shlex.quote('set -e; ' + commands)}")
+
+
+def test_2_the_nodes_environment_is_activated() -> None:
+    """As the page says, where it is a login and where it is not. Nothing of it can be changed from here."""
+    *listed, found = login(LOOK.text).splitlines()
+    assert any(line.split()[-1:] == [ENVIRONMENT] for line in listed)
+    assert found.split()[0] == ENVIRONMENT
+    assert there(ELSEWHERE.text).splitlines() == [found]
+    assert there("awk '$2 == \"/opt/miniconda\" {print $4}' /proc/mounts").startswith("ro,")
+
+
+def test_2_an_environment_of_her_own_is_made() -> None:
+    """With the node's conda, in her home; the node's channels are reached from the workspace."""
+    assert login(OWN.text).splitlines()[-1] == "labtool 1.0"
+    assert there("ls .conda/envs").split() == ["mine"]
 
 
 def test_3_jupyter_is_one_forward_away() -> None:
@@ -99,10 +116,10 @@ def test_4_she_sees_her_gpu_and_no_other() -> None:
 
 
 def test_5_a_training_begins_in_tmux() -> None:
-    run = ". env/bin/activate && python3 train.py >train.log 2>&1"
-    there(f"cd day && tmux new-session -d -s train {shlex.quote(run)}")
+    run = "conda activate nlp-torch && python train.py >train.log 2>&1"
+    there(f"cd day && tmux new-session -d -s train && tmux send-keys -t train {shlex.quote(run)} Enter")
     wait_until("the training writes its log", lambda: steps() > 0, 60)
-    assert there("head -1 day/train.log").split() == ["prefix", "/home/ada/day/env"]
+    assert there("head -1 day/train.log").split() == ["prefix", ENVIRONMENT]
 
 
 def looks_on(screen: str) -> None:

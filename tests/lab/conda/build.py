@@ -5,6 +5,8 @@
 makes in OUT:
     Miniconda3-py311_<version>-Linux-<arch>.sh   two versions, so that an upgrade can be tested
     channels/conda-forge/                        a conda channel of small, hand-built packages (and a real Python 3.11)
+    channels/pytorch/                            one like PyTorch's: its pytorch leads to Debian 13's, and so does its
+                                                 python 3.13; they work where those are installed (tests/lab/pytorch/)
     simple/                                      a package index for pip with small wheels
     whl/cu128/                                   one like PyTorch's: its torch is a STAND-IN that only knows its version
     facts.json                                   paths, versions and checksums of all that
@@ -51,6 +53,7 @@ from lab.conda.contents import (  # noqa: E402
     installed_module,
     pip_package,
     python_package,
+    pytorch_packages,
 )
 from lab.conda.writing import paths_json, write_channel, write_index, write_tar  # noqa: E402
 from lab.devlab import locks  # noqa: E402
@@ -179,6 +182,7 @@ def _build(out: Path) -> dict[str, Any]:
             for name, version in zip(names, VERSIONS, strict=True)
         ]
         write_channel([python, pip, *channel_packages()], out / "channels" / "conda-forge")
+        write_channel(pytorch_packages(), out / "channels" / "pytorch")
         write_index(out / "simple", {"labpip": ("1.0", "1.1"), "torch": ("2.8.0",)})
         write_index(out / "whl" / "cu128", {"torch": ("2.8.0+cu128",), "torchvision": ("0.23.0+cu128",)})
         for job in jobs:

@@ -211,6 +211,24 @@ def channel_packages() -> list[Package]:
     ]
 
 
+def pytorch_packages() -> list[Package]:
+    """A PyTorch that can train: it leads to Debian 13's own, where that is installed, and so does its Python."""
+    site = "lib/python3.13/site-packages"
+    python: Tree = {
+        "bin/python3.13": Entry(target="/usr/bin/python3.13"),
+        "bin/python3": Entry(target="python3.13"),
+        "bin/python": Entry(target="python3.13"),
+        # What makes the link a Python of this prefix, which sees nothing of the system's packages.
+        "pyvenv.cfg": Entry(b"home = /usr/bin\ninclude-system-site-packages = false\n"),
+        f"{site}/README.txt": Entry(b"Modules of this environment go here.\n"),
+    }
+    torch: Tree = {"site-packages/debian-pytorch.pth": Entry(b"/usr/lib/python3/dist-packages\n")}
+    return [
+        Package("python", "3.13.5", python),
+        Package("pytorch", "2.6.0", torch, ("python 3.13.*",), noarch=True),
+    ]
+
+
 def installed_module(name: str) -> Tree:
     """A package of the virtual environment that runs this script, as files below site-packages."""
     tree: Tree = {}
