@@ -215,6 +215,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils import (
     sshd_check,
     sshd_command,
     sshd_files,
+    whole_file,
 )
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public_key
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError
@@ -270,11 +271,7 @@ class Host:
 
 def _usable_key(home: str) -> bool:
     for name in ("authorized_keys", "authorized_keys2"):
-        try:
-            with open(os.path.join(home, ".ssh", name), encoding="utf-8", errors="replace") as handle:
-                lines = handle.read().splitlines()
-        except OSError:
-            continue
+        lines = whole_file.text(os.path.join(home, ".ssh", name)).splitlines()
         if any(_is_usable(line) for line in lines):
             return True
     return False
@@ -318,22 +315,14 @@ def _host_keys() -> dict[str, str]:
     return found
 
 
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as handle:
-            return handle.read()
-    except OSError:
-        return ""
-
-
 def _keys_to_sign(wishes: ssh_policy.Wishes, facts: ssh_policy.Facts) -> list[dict[str, str]]:
     if not wishes.host_certificates:
         return []
     found = []
     for path in (facts.host_keys[kind] for kind in wishes.host_key_types if kind in facts.host_keys):
         certificate = ssh_policy.certificate_path(path)
-        key = " ".join(_read(f"{path}.pub").split()[:2])
-        found.append({"path": certificate, "key": key, "certificate": _read(certificate)})
+        key = " ".join(whole_file.text(f"{path}.pub").split()[:2])
+        found.append({"path": certificate, "key": key, "certificate": whole_file.text(certificate)})
     return found
 
 
