@@ -21,10 +21,11 @@ from ansible_collections.devnode.gpu.plugins.module_utils.fileset_commands impor
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_guard import PROGRAM
 from ansible_collections.devnode.gpu.plugins.module_utils.guard_route import new_route
 from ansible_collections.devnode.gpu.plugins.plugin_utils.guard_program import guard_program
+from ansible_collections.devnode.gpu.plugins.plugin_utils.host_program import host_program
 
 display = Display()
 
-SOURCES = ("template", "content", "src")
+SOURCES = ("template", "content", "src", "program")
 # How long the commands of a change may keep it from being applied before the controller stops asking.
 APPLY_ALLOWANCE = 60.0
 
@@ -92,7 +93,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     contents[str(index)] = base64.b64encode(data).decode("ascii")
                     if item.get("sensitive"):
                         self._secrets += secrets_of(data)
-                except (AnsibleError, OSError, TypeError) as error:
+                except (AnsibleError, OSError, TypeError, ValueError) as error:
                     errors.append(f"files[{index}] ({item.get('path', 'no path')}): {error}")
             plain.append({key: value for key, value in item.items() if key not in (*SOURCES, "vars")})
         if errors:
@@ -106,6 +107,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if not isinstance(content, str):
                 raise AnsibleActionFail(f"content: has to be a text, not {type(content).__name__}.")
             return content.encode("utf-8", "surrogateescape")
+        if kind == "program":
+            return host_program(str(item["program"]))
         if kind == "src":
             found = self._find_needle("files", item["src"])
             real = self._loader.get_real_file(found, decrypt=True)

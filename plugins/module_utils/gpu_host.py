@@ -13,6 +13,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils import (
     dockerd,
     gpu_probe,
     other_runtimes,
+    whole_file,
     workspace_activity,
 )
 from ansible_collections.devnode.gpu.plugins.module_utils.dockerd import Runner
@@ -43,8 +44,8 @@ def gather(run: Runner) -> Dict[str, Any]:
 
 
 def driver_and_gpus(run: Runner) -> Tuple[Dict[str, Any], List[Dict[str, Any]]]:
-    version, flavour = gpu_probe.module(_read("/proc/driver/nvidia/version"))
-    version = version or _read("/sys/module/nvidia/version").strip()
+    version, flavour = gpu_probe.module(whole_file.text("/proc/driver/nvidia/version"))
+    version = version or whole_file.text("/sys/module/nvidia/version").strip()
     links = [os.path.realpath(path) for pattern in LIBRARIES for path in glob.glob(pattern)]
     driver: Dict[str, Any] = {
         "loaded": bool(version),
@@ -113,7 +114,7 @@ def device_users() -> Dict[int, str]:
         except OSError:
             continue  # it has ended
         if any(target.startswith("/dev/nvidia") and target[11:12].isdigit() for target in targets):
-            name = _read(f"/proc/{pid}/comm").strip()
+            name = whole_file.text(f"/proc/{pid}/comm").strip()
             if name and name not in SERVANTS:
                 out[pid] = name
     return out
@@ -121,7 +122,7 @@ def device_users() -> Dict[int, str]:
 
 def hardware() -> Dict[str, int]:
     devices = {
-        os.path.basename(path): (_read(f"{path}/vendor"), _read(f"{path}/class"))
+        os.path.basename(path): (whole_file.text(f"{path}/vendor"), whole_file.text(f"{path}/class"))
         for path in glob.glob("/sys/bus/pci/devices/*")
     }
     return gpu_probe.pci(devices)
@@ -171,17 +172,9 @@ def cdi_devices(run: Runner) -> List[str]:
 
 
 def kernel_modules() -> List[str]:
-    return [line.split()[0] for line in _read("/proc/modules").splitlines() if line.split()]
+    return [line.split()[0] for line in whole_file.text("/proc/modules").splitlines() if line.split()]
 
 
 def boot_moment(run: Runner) -> str:
     """When this boot's user space came up: another text after each restart."""
     return run(["systemctl", "show", "--property=UserspaceTimestamp", "--value"])[1].strip()
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""

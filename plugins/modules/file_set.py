@@ -55,7 +55,7 @@ options:
         required: true
       state:
         description:
-          - V(file) needs exactly one of O(files[].template), O(files[].content) and O(files[].src).
+          - V(file) needs exactly one of O(files[].template), O(files[].content), O(files[].src) and O(files[].program).
           - V(directory) is a directory with this owner and mode; what is in it is not looked at.
           - V(link) is a symbolic link to O(files[].target).
           - V(absent) removes a file or link, whoever made it, and a directory if it is empty.
@@ -77,6 +77,12 @@ options:
           - File on the controller, searched for like the one of M(ansible.builtin.copy). It may be binary, and may be
             encrypted with Ansible Vault.
         type: str
+      program:
+        description:
+          - A program of this collection that is made of several modules, by name. It becomes one file, a zip archive
+            behind a first line, which the host's C(/usr/bin/python3) runs.
+        type: str
+        choices: [sshd_check]
       vars:
         description:
           - More variables for O(files[].template).
@@ -506,6 +512,7 @@ ARGUMENTS: Dict[str, Any] = {
             "template": {"type": "str"},
             "content": {"type": "str"},
             "src": {"type": "str"},
+            "program": {"type": "str", "choices": ["sshd_check"]},
             "vars": {"type": "dict", "default": {}},
             "target": {"type": "str"},
             "owner": {"type": "str", "default": "root"},

@@ -208,7 +208,15 @@ from dataclasses import asdict
 from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.devnode.gpu.plugins.module_utils import session, ssh_policy, ssh_policy_refusals, sshd_check
+from ansible_collections.devnode.gpu.plugins.module_utils import (
+    session,
+    ssh_policy,
+    ssh_policy_refusals,
+    sshd_check,
+    sshd_command,
+    sshd_files,
+    whole_file,
+)
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public_key
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError
 
@@ -236,7 +244,7 @@ class Host:
     def effective(self) -> dict[str, str]:
         """The configuration in effect now."""
         os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
-        found, _failure = sshd_check.ask(SSHD, list(sshd_check.command_lines()[0].options), "root", "127.0.0.1")
+        found, _failure = sshd_check.ask(SSHD, list(sshd_command.command_lines()[0].options), "root", "127.0.0.1")
         return {keyword: values[-1] for keyword, values in found.items()}
 
     def addresses(self) -> tuple[str, ...]:
@@ -263,11 +271,7 @@ class Host:
 
 def _usable_key(home: str) -> bool:
     for name in ("authorized_keys", "authorized_keys2"):
-        try:
-            with open(os.path.join(home, ".ssh", name), encoding="utf-8", errors="replace") as handle:
-                lines = handle.read().splitlines()
-        except OSError:
-            continue
+        lines = whole_file.text(os.path.join(home, ".ssh", name)).splitlines()
         if any(_is_usable(line) for line in lines):
             return True
     return False
@@ -311,22 +315,14 @@ def _host_keys() -> dict[str, str]:
     return found
 
 
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as handle:
-            return handle.read()
-    except OSError:
-        return ""
-
-
 def _keys_to_sign(wishes: ssh_policy.Wishes, facts: ssh_policy.Facts) -> list[dict[str, str]]:
     if not wishes.host_certificates:
         return []
     found = []
     for path in (facts.host_keys[kind] for kind in wishes.host_key_types if kind in facts.host_keys):
         certificate = ssh_policy.certificate_path(path)
-        key = " ".join(_read(f"{path}.pub").split()[:2])
-        found.append({"path": certificate, "key": key, "certificate": _read(certificate)})
+        key = " ".join(whole_file.text(f"{path}.pub").split()[:2])
+        found.append({"path": certificate, "key": key, "certificate": whole_file.text(certificate)})
     return found
 
 
@@ -374,21 +370,21 @@ def _socket_files(unit: str, wishes: ssh_policy.Wishes) -> list[dict[str, Any]]:
 def _config_files(module: AnsibleModule, drop_in: str) -> list[dict[str, Any]]:
     """sshd_config, where it does not include the policy by itself."""
     try:
-        with open(sshd_check.SSHD_CONFIG, encoding="utf-8") as handle:
+        with open(sshd_files.SSHD_CONFIG, encoding="utf-8") as handle:
             content = ssh_policy.with_include(handle.read(), drop_in)
             info = os.fstat(handle.fileno())
     except (OSError, ValueError) as error:
-        module.fail_json(msg=f"{sshd_check.SSHD_CONFIG} cannot be read ({error}). Reinstall openssh-server's own.")
+        module.fail_json(msg=f"{sshd_files.SSHD_CONFIG} cannot be read ({error}). Reinstall openssh-server's own.")
         raise AssertionError from error  # fail_json does not come back
     if content is None:
         return []
     mode = f"0{stat.S_IMODE(info.st_mode):o}"
     owner = {"owner": str(info.st_uid), "group": str(info.st_gid), "mode": mode}
-    return [{"path": sshd_check.SSHD_CONFIG, "content": content, **owner}]
+    return [{"path": sshd_files.SSHD_CONFIG, "content": content, **owner}]
 
 
 def _activate(socket: str, service: str) -> list[dict[str, Any]]:
-    config = ["/etc/ssh/sshd_config.d/*", sshd_check.SSHD_CONFIG, "/etc/ssh/*-cert.pub"]
+    config = ["/etc/ssh/sshd_config.d/*", sshd_files.SSHD_CONFIG, "/etc/ssh/*-cert.pub"]
     # systemd gives up on what ended too often. After a policy that did this to sshd, the old one has to start all the
     # same, and at once. (A pattern: a unit that systemd has not loaded is no error then.)
     again = {"argv": ["systemctl", "reset-failed", service.replace(".service", "[.@]*service")], "when_changed": config}
@@ -414,7 +410,7 @@ def _next_port(ports: list[int]) -> int:
 
 def _ports_without(drop_in: str) -> list[int]:
     """Where sshd listens when the policy is gone."""
-    settings = sshd_check.read_settings(sshd_check.SSHD_CONFIG)
+    settings = sshd_files.read_settings(sshd_files.SSHD_CONFIG)
     words = [item.value for item in settings if item.keyword == "port" and item.path != drop_in and not item.match]
     return [int(word) for word in words if word.isdigit()] or [22]
 

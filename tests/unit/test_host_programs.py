@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -16,12 +17,13 @@ from ansible_collections.devnode.gpu.plugins.module_utils import (
     audit_show,
     mig_layout,
     ssh_sessions,
-    sshd_check,
     totp_state,
 )
-from ansible_collections.devnode.gpu.plugins.plugin_utils import guard_program
+from ansible_collections.devnode.gpu.plugins.modules import file_set
+from ansible_collections.devnode.gpu.plugins.plugin_utils import guard_program, host_program
 
-ALONE = (audit_join, audit_show, mig_layout, ssh_sessions, sshd_check, totp_state)
+ALONE = (audit_join, audit_show, mig_layout, ssh_sessions, totp_state)
+TOGETHER = {"guard": guard_program.PARTS, **host_program.PROGRAMS}
 
 
 def imported(module: ModuleType) -> set[str]:
@@ -30,6 +32,8 @@ def imported(module: ModuleType) -> set[str]:
     for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and str(node.module).endswith(".module_utils"):
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             found.add(str(node.module))
     return {name for name in found if name.split(".")[0] not in sys.stdlib_module_names}
@@ -45,7 +49,24 @@ def test_the_recorder_needs_what_the_role_installs_with_it() -> None:
     assert imported(audit_recorder) == {"audit_join", audit_join.__name__, "systemd"}
 
 
-def test_the_guards_parts_need_only_each_other() -> None:
-    names = {part.__name__ for part in guard_program.PARTS}
-    for part in guard_program.PARTS:
+@pytest.mark.parametrize("name", TOGETHER)
+def test_the_parts_of_a_program_need_only_each_other(name: str) -> None:
+    names = {part.__name__ for part in TOGETHER[name]}
+    for part in TOGETHER[name]:
         assert imported(part) <= names
+
+
+def test_the_program_that_compares_runs_where_the_collection_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "check"
+    path.write_bytes(host_program.host_program("sshd_check"))
+    argv = [sys.executable, "-I", path, "--help"]
+    done = subprocess.run(argv, cwd="/", env={}, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage:")
+
+
+def test_what_a_task_may_ask_for_is_what_there_is() -> None:
+    choices = file_set.ARGUMENTS["files"]["options"]["program"]["choices"]
+    assert choices == sorted(host_program.PROGRAMS)
+    with pytest.raises(ValueError, match="program: 'other' is none"):
+        host_program.host_program("other")

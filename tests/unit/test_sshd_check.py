@@ -7,7 +7,7 @@ import pathlib
 import stat
 
 import pytest
-from ansible_collections.devnode.gpu.plugins.module_utils import sshd_check
+from ansible_collections.devnode.gpu.plugins.module_utils import sshd_check, sshd_command, sshd_compare, sshd_files
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,7 +34,7 @@ def test_reads_in_sshds_order(tree):
             "/etc/ssh/sshd_config.d/50-cloud.conf": 'PasswordAuthentication "yes"\n',
         }
     )
-    found = sshd_check.read_settings("/etc/ssh/sshd_config", root=root)
+    found = sshd_files.read_settings("/etc/ssh/sshd_config", root=root)
     assert [(item.path.rsplit("/", 1)[1], item.line, item.keyword, item.value, item.match) for item in found] == [
         ("sshd_config", 1, "port", "2022", ""),
         ("00-devnode.conf", 1, "port", "22", ""),
@@ -46,26 +46,26 @@ def test_reads_in_sshds_order(tree):
 
 
 def test_blames_what_can_win():
-    policy = [sshd_check.Setting(POLICY, 2, "port", "22"), sshd_check.Setting(POLICY, 3, "maxsessions", "64")]
-    before = sshd_check.Setting("/etc/ssh/a", 1, "maxsessions", "1")
-    after = sshd_check.Setting("/etc/ssh/b", 1, "maxsessions", "2")
-    adds = sshd_check.Setting("/etc/ssh/b", 2, "port", "23")
-    match = sshd_check.Setting("/etc/ssh/b", 3, "maxsessions", "3", "User x")
-    assert sshd_check.blamable([before, *policy, after, adds, match], POLICY) == [before, adds, match]
+    policy = [sshd_files.Setting(POLICY, 2, "port", "22"), sshd_files.Setting(POLICY, 3, "maxsessions", "64")]
+    before = sshd_files.Setting("/etc/ssh/a", 1, "maxsessions", "1")
+    after = sshd_files.Setting("/etc/ssh/b", 1, "maxsessions", "2")
+    adds = sshd_files.Setting("/etc/ssh/b", 2, "port", "23")
+    match = sshd_files.Setting("/etc/ssh/b", 3, "maxsessions", "3", "User x")
+    assert sshd_compare.blamable([before, *policy, after, adds, match], POLICY) == [before, adds, match]
 
 
 def test_differences_in_words():
     asked = [
-        sshd_check.Setting(POLICY, 1, "port", "22"),
-        sshd_check.Setting(POLICY, 2, "passwordauthentication", "no"),
-        sshd_check.Setting(POLICY, 3, "permitrootlogin", "prohibit-password"),
-        sshd_check.Setting(POLICY, 4, "listenaddress", "::1"),
+        sshd_files.Setting(POLICY, 1, "port", "22"),
+        sshd_files.Setting(POLICY, 2, "passwordauthentication", "no"),
+        sshd_files.Setting(POLICY, 3, "permitrootlogin", "prohibit-password"),
+        sshd_files.Setting(POLICY, 4, "listenaddress", "::1"),
     ]
-    effective = sshd_check.parse_effective(
+    effective = sshd_compare.parse_effective(
         "port 22\nport 2022\npasswordauthentication YES\npermitrootlogin without-password\nlistenaddress [::1]:22\n"
     )
-    blame = [sshd_check.Setting("/etc/ssh/sshd_config", 7, "port", "2022")]
-    found = sshd_check.differences(asked, effective, blame)
+    blame = [sshd_files.Setting("/etc/ssh/sshd_config", 7, "port", "2022")]
+    found = sshd_compare.differences(asked, effective, blame)
     assert found == [
         ("port is '22 2022'", "asked: '22'. /etc/ssh/sshd_config:7 says 2022."),
         ("passwordauthentication is 'yes'", "asked: 'no'. Nothing says why."),
@@ -80,7 +80,7 @@ def test_differences_in_words():
     ],
 )
 def test_old_names_are_the_same_thing(new, old):
-    assert sshd_check.canonical(new) == sshd_check.canonical(old)
+    assert sshd_files.canonical(new) == sshd_files.canonical(old)
 
 
 UNIT = "/usr/lib/systemd/system/ssh.service"
@@ -93,7 +93,7 @@ def started(root, proc="/nowhere"):
     """The options, and the settings as (where, keyword, value), of every way in which sshd is or will be started."""
     return [
         (list(one.options), [(item.where, item.keyword, item.value) for item in one.settings])
-        for one in sshd_check.command_lines(root, proc)
+        for one in sshd_command.command_lines(root, proc)
     ]
 
 
@@ -129,7 +129,7 @@ def test_a_drop_in_of_the_unit_is_the_command_line(tree):
 
 def test_another_configuration_is_the_one_that_is_read(tree):
     root = tree({UNIT: "[Service]\nExecStart=/usr/sbin/sshd -D -f /etc/other\n"})
-    assert [one.config for one in sshd_check.command_lines(root, "/nowhere")] == ["/etc/other"]
+    assert [one.config for one in sshd_command.command_lines(root, "/nowhere")] == ["/etc/other"]
 
 
 def test_without_a_unit_there_is_no_command_line(tree):
@@ -168,19 +168,19 @@ def test_the_sshd_that_runs_may_have_been_started_with_something_else(tree):
 
 @given(st.lists(st.text(min_size=1), max_size=6))
 def test_whatever_a_unit_says_it_is_read_without_an_error(words):
-    sshd_check.understood([sshd_check.Word(text, "/unit", 1) for text in ["/usr/sbin/sshd", *words]])
+    sshd_command.understood([sshd_command.Word(text, "/unit", 1) for text in ["/usr/sbin/sshd", *words]])
 
 
 LOCKDOWN = [
-    sshd_check.Setting(POLICY, 10, "maxsessions", "0", "Group relay"),
-    sshd_check.Setting(POLICY, 11, "permittty", "no", "Group relay"),
+    sshd_files.Setting(POLICY, 10, "maxsessions", "0", "Group relay"),
+    sshd_files.Setting(POLICY, 11, "permittty", "no", "Group relay"),
 ]
 MEMBERS = {"ada": ["relay"], "grace": ["relay", "staff"]}
 
 
 def asked_because_of(match, keyword="maxsessions", value="10"):
-    block = sshd_check.Setting("/etc/ssh/sshd_config.d/00-aaa.conf", 2, keyword, value, match)
-    return sshd_check.lookalikes(LOCKDOWN, [block], MEMBERS)
+    block = sshd_files.Setting("/etc/ssh/sshd_config.d/00-aaa.conf", 2, keyword, value, match)
+    return sshd_compare.lookalikes(LOCKDOWN, [block], MEMBERS)
 
 
 @pytest.mark.parametrize(
@@ -217,25 +217,25 @@ def test_a_block_that_changes_nothing_of_the_policy_is_nobodys_trouble():
 def test_every_match_line_is_tried_out_or_named(match, value):
     """It never passes in silence: whoever cannot be asked for is told of, unless it is for nobody of the group."""
     pairs, unclear = asked_because_of(match, value=value)
-    block = sshd_check.criteria(match)
-    if block is None and match and match.lower() != "invalid-user" and sshd_check._value(value) != "0":
+    block = sshd_compare.criteria(match)
+    if block is None and match and match.lower() != "invalid-user" and sshd_files.plain(value) != "0":
         assert unclear
     for _user, address in pairs:
         assert address
 
 
 def test_match_blocks_of_others_are_told_unless_allowed():
-    asked = [sshd_check.Setting(POLICY, 1, "passwordauthentication", "no")]
-    other = [sshd_check.Setting("/etc/ssh/x.conf", 2, "passwordauthentication", "yes", "User backup")]
-    (found,) = sshd_check.loosened(asked, other, frozenset())
+    asked = [sshd_files.Setting(POLICY, 1, "passwordauthentication", "no")]
+    other = [sshd_files.Setting("/etc/ssh/x.conf", 2, "passwordauthentication", "yes", "User backup")]
+    (found,) = sshd_compare.loosened(asked, other, frozenset())
     assert "/etc/ssh/x.conf:2 (inside Match User backup)" in found
-    assert sshd_check.loosened(asked, other, frozenset({"passwordauthentication"})) == []
-    same = [sshd_check.Setting("/etc/ssh/x.conf", 2, "passwordauthentication", '"NO"', "User backup")]
-    assert sshd_check.loosened(asked, same, frozenset()) == []
+    assert sshd_compare.loosened(asked, other, frozenset({"passwordauthentication"})) == []
+    same = [sshd_files.Setting("/etc/ssh/x.conf", 2, "passwordauthentication", '"NO"', "User backup")]
+    assert sshd_compare.loosened(asked, same, frozenset()) == []
 
 
 def test_a_policy_that_is_not_included():
-    (found,) = sshd_check.not_read(POLICY, {}, "/etc/ssh/sshd_config")
+    (found,) = sshd_files.not_read(POLICY, {}, "/etc/ssh/sshd_config")
     assert "Include /etc/ssh/sshd_config.d/*.conf" in found
 
 
@@ -243,8 +243,8 @@ def test_a_policy_that_is_not_included():
 def test_a_policy_that_is_included_for_some_only_is_not_in_effect(tree, config, read):
     root = tree({"/etc/ssh/sshd_config": config.format(POLICY), POLICY: "Match Group ops\n  MaxSessions 3\n"})
     files = {}
-    sshd_check.read_settings("/etc/ssh/sshd_config", root=root, files=files)
-    assert (sshd_check.not_read(POLICY, files, "/etc/ssh/sshd_config") == []) is read
+    sshd_files.read_settings("/etc/ssh/sshd_config", root=root, files=files)
+    assert (sshd_files.not_read(POLICY, files, "/etc/ssh/sshd_config") == []) is read
 
 
 def test_more_than_sshd_can_hand_on_is_refused(tree):
@@ -252,12 +252,12 @@ def test_more_than_sshd_can_hand_on_is_refused(tree):
     lines = f"Match User a\n  PermitOpen {targets}\n"
     root = tree({"/etc/ssh/sshd_config": f"Include {POLICY}\n", POLICY: lines})
     files = {}
-    sshd_check.read_settings("/etc/ssh/sshd_config", root=root, files=files)
-    (found,) = sshd_check.too_large(files)
+    sshd_files.read_settings("/etc/ssh/sshd_config", root=root, files=files)
+    (found,) = sshd_files.too_large(files)
     assert POLICY in found
     assert "200 are allowed" in found
-    files[POLICY] = sshd_check.Source(200 * 1024 - 100, "")
-    assert sshd_check.too_large(files) == []
+    files[POLICY] = sshd_files.Source(200 * 1024 - 100, "")
+    assert sshd_files.too_large(files) == []
 
 
 @pytest.mark.parametrize(
@@ -279,12 +279,12 @@ def test_more_than_sshd_can_hand_on_is_refused(tree):
     ],
 )
 def test_who_is_shut_out_by_lists_of_users(effective, keyword):
-    assert sshd_check.shut_out("Ada", "10.1.2.3", ["ada", "staff", "Admins@corp.example"], effective) == keyword
+    assert sshd_compare.shut_out("Ada", "10.1.2.3", ["ada", "staff", "Admins@corp.example"], effective) == keyword
 
 
 def test_without_an_address_only_what_is_certain_counts():
-    assert sshd_check.shut_out("ada", "", [], {"allowusers": ["ada@10.0.0.1"]}) == ""
-    assert sshd_check.shut_out("ada", "", [], {"denyusers": ["ada@10.0.0.1"]}) == ""
+    assert sshd_compare.shut_out("ada", "", [], {"allowusers": ["ada@10.0.0.1"]}) == ""
+    assert sshd_compare.shut_out("ada", "", [], {"denyusers": ["ada@10.0.0.1"]}) == ""
 
 
 def test_the_whole_program(tmp_path, monkeypatch, capsys):
@@ -294,8 +294,8 @@ def test_the_whole_program(tmp_path, monkeypatch, capsys):
     sshd = tmp_path / "sshd"
     sshd.write_text("#!/bin/sh\necho passwordauthentication yes\necho maxsessions 64\n")
     sshd.chmod(sshd.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(sshd_check, "SSHD_CONFIG", str(main))
-    monkeypatch.setattr(sshd_check, "UNITS", ())
+    monkeypatch.setattr(sshd_files, "SSHD_CONFIG", str(main))
+    monkeypatch.setattr(sshd_command, "UNITS", ())
     monkeypatch.setattr(sshd_check.os, "makedirs", lambda *_args, **_more: None)
     assert sshd_check.main([str(policy), "--sshd", str(sshd)]) == 1
     told = capsys.readouterr().err
@@ -345,8 +345,8 @@ def test_the_lockdown_is_read_back_for_whom_another_file_means(tmp_path, monkeyp
         'case "$*" in *user=ada*addr=10.*) tty=yes;; esac\necho maxsessions $sessions; echo permittty $tty\n'
     )
     sshd.chmod(sshd.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(sshd_check, "SSHD_CONFIG", str(main))
-    monkeypatch.setattr(sshd_check, "UNITS", ())
+    monkeypatch.setattr(sshd_files, "SSHD_CONFIG", str(main))
+    monkeypatch.setattr(sshd_command, "UNITS", ())
     monkeypatch.setattr(sshd_check.os, "makedirs", lambda *_args, **_more: None)
     monkeypatch.setattr(sshd_check, "members_of", lambda group: ["ada", "grace"] if group == "relay" else [])
     monkeypatch.setattr(sshd_check, "groups_of", lambda _user: ["relay"])
@@ -372,8 +372,8 @@ def test_a_block_for_people_by_name_is_read_back_for_each_of_them(tmp_path, monk
         'case "$*" in *user=ops2*) word=publickey;; esac\necho authenticationmethods $word\n'
     )
     sshd.chmod(sshd.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(sshd_check, "SSHD_CONFIG", str(main))
-    monkeypatch.setattr(sshd_check, "UNITS", ())
+    monkeypatch.setattr(sshd_files, "SSHD_CONFIG", str(main))
+    monkeypatch.setattr(sshd_command, "UNITS", ())
     monkeypatch.setattr(sshd_check.os, "makedirs", lambda *_args, **_more: None)
     monkeypatch.setattr(sshd_check, "_exists", lambda user: user in ("ops", "ops2"))
     monkeypatch.setattr(sshd_check, "groups_of", lambda _user: ["devnode-operators"])
@@ -390,7 +390,7 @@ def test_a_block_for_people_by_name_is_read_back_for_each_of_them(tmp_path, monk
 
 
 def test_of_a_value_with_several_parts_those_that_are_asked_for_count():
-    asked = [sshd_check.Setting("/policy", 1, "persourcepenalties", "authfail:1", "")]
+    asked = [sshd_files.Setting("/policy", 1, "persourcepenalties", "authfail:1", "")]
     printed = "persourcepenalties crash:90 authfail:{} noauth:1 max:600\n"
-    assert sshd_check.differences(asked, sshd_check.parse_effective(printed.format(1)), []) == []
-    assert len(sshd_check.differences(asked, sshd_check.parse_effective(printed.format(5)), [])) == 1
+    assert sshd_compare.differences(asked, sshd_compare.parse_effective(printed.format(1)), []) == []
+    assert len(sshd_compare.differences(asked, sshd_compare.parse_effective(printed.format(5)), [])) == 1
