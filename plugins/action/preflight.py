@@ -34,6 +34,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "gather_subset": {"type": "list", "elements": "str", "default": []},
                 "skip": {"type": "list", "elements": "str", "default": [], "choices": list(preflight.CHECKS)},
                 "wait": {"type": "int", "default": 300},
+                "clock": {"type": "int", "default": preflight.CLOCK_SECONDS},
             }
         )
         variables = task_vars or {}
@@ -53,8 +54,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     "runs commands. Look what it answers: ssh HOST true. Or connect with another one (ansible_user)."
                 ],
             )
+        half = (time.time() - started) / 2
         found = preflight.problems(
-            seen, (started + time.time()) / 2, self._become(), tuple(args["skip"]), args["families"]
+            seen, started + half, self._become(), tuple(args["skip"]), args["families"], half, args["clock"]
         )
         fresh = "known" not in seen.facts
         result: dict[str, Any] = {"changed": False, "fresh": fresh}

@@ -127,6 +127,10 @@ def _journal_size(value: Any) -> str:
     return str(value)
 
 
+def _group(value: Any) -> str:
+    return validators.login(value) if value else ""
+
+
 def _controller_file(value: Any) -> str:
     if not isinstance(value, str) or not value or any(not letter.isprintable() for letter in value):
         raise InvalidError("is not a file on the controller", "a path")
@@ -195,6 +199,11 @@ def _codes(taken: _Taken, passing: bool) -> tuple[list[str], list[str]]:
     taken.found += problems
     taken.found += totp.bad_secrets([*names, *asked], given["totp_secrets"]) if passing or asked else []
     return names, asked
+
+
+def _pam(text: str) -> dict[str, Any]:
+    """The distribution's file, and everybody's: only our lines come and go."""
+    return {"path": totp.PAM, "content": text, "shared": True}
 
 
 def _restart(unit: str) -> list[str]:
@@ -285,6 +294,7 @@ def setup(
             taken.check(f"bastion_time_servers[{index}]", value, validators.host) for index, value in enumerate(times)
         ]
     passing, asked = _codes(taken, flags["totp"])
+    asked_group = taken.take("totp_operators_group", _group)
     if taken.found:
         raise BastionError("\n".join(taken.found))
 
@@ -294,8 +304,10 @@ def setup(
         packages.append(totp.PACKAGE)
         files += totp.files([*passing, *asked], given["totp_secrets"], asked)
         if pam:
-            files.append({"path": totp.PAM, "content": totp.pam(pam, group_name, flags["totp"], bool(asked))})
-    before, after = totp.checks(asked)
+            files.append(_pam(totp.pam(pam, group_name, flags["totp"], bool(asked))))
+    elif totp.BEGIN in pam:
+        files.append(_pam(totp.pam_without(pam)))
+    before, after = totp.checks(flags["totp"], asked)
     if banner:
         files.append({"path": "/etc/devnode/bastion/banner", "content": banner})
     if settings:
@@ -361,6 +373,7 @@ def setup(
             "audit": flags["audit"],
             "totp": flags["totp"],
             "totp_operators": ",".join(asked),
+            "totp_operators_group": asked_group if asked else "",
             "library": LIBRARY,
         },
     }

@@ -73,7 +73,7 @@ class Reader:
     def _state(self, index: int, item: Mapping[str, Any]) -> State:
         kind = item["state"]
         state: State = {"path": item["path"], "type": kind}
-        for flag in ("sensitive", "seed", "never_restore"):
+        for flag in ("sensitive", "seed", "shared", "never_restore"):
             state[flag] = item[flag]
         if kind == "absent":
             return state

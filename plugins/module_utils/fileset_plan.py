@@ -5,8 +5,9 @@ is live give a plan. Pure: no file is read or written here.
 
 A *state* is a dictionary as `fileset_states.inspect` returns it: ``path``, ``type`` (``file``, ``directory``,
 ``link``, ``absent``, ``other``) and, where they apply, ``mode``, ``uid``, ``gid``, ``sha256``, ``target``,
-``children``. A wanted state may also say ``seed`` (made once, then somebody else's business), ``never_restore``
-(a rollback leaves it alone), ``sensitive`` and ``implicit`` (a parent directory nobody listed).
+``children``. A wanted state may also say ``seed`` (made once, then somebody else's business), ``shared`` (others write
+to it as well: once it is no longer listed it stays), ``never_restore`` (a rollback leaves it alone), ``sensitive`` and
+``implicit`` (a parent directory nobody listed).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ FORBIDDEN_PREFIXES = (
     "/run/devnode-guard",
     *(f"/var/lib/devnode/{name}" for name in ("file_set", "account_set", "transaction", "backup", "original", "guard")),
 )
-_REMEMBERED = ("type", "sha256", "mode", "uid", "gid", "target", "seed", "implicit", "never_restore", "sensitive")
+_STAYS = ("seed", "shared")
+_REMEMBERED = ("type", "sha256", "mode", "uid", "gid", "target", *_STAYS, "implicit", "never_restore", "sensitive")
 
 
 @dataclass
@@ -159,7 +161,7 @@ def make_plan(
 
     targets = {state["path"]: dict(state) for state in wanted}
     _add_parents(plan, targets, manifest, live)
-    dropped = [path for path in manifest if path not in targets and not manifest[path].get("seed")]
+    dropped = [path for path in manifest if path not in targets and not any(map(manifest[path].get, _STAYS))]
     back = {p for p in dropped if manifest[p].get("original") and live(p)["type"] not in ("absent", "directory")}
     going: Set[str] = {p for p in dropped if live(p)["type"] not in ("absent", "directory")} - back
     going |= {p for p, s in targets.items() if s["type"] == "absent" and live(p)["type"] not in ("absent", "directory")}
@@ -245,7 +247,7 @@ def _plan_wanted(
             return
     else:
         plan.entries[path] = remember(wanted)
-        if entry and entry.get("original"):
+        if entry and entry.get("original") and not wanted.get("shared"):
             plan.entries[path]["original"] = entry["original"]
         if wanted.get("seed") and live["type"] != "absent":
             return
@@ -267,10 +269,10 @@ def _plan_wanted(
         if live["type"] == "other":
             plan.errors.append(f"{path!r} is a socket, pipe or device on this host. Move it away first.")
             return
-    if entry is not None and not entry.get("implicit") and not entry.get("seed"):
+    if entry is not None and not any(map(entry.get, ("implicit", *_STAYS))):
         _note_foreign(plan, path, live, entry, also_known)
     taken_over = entry is None and live["type"] in ("file", "link") and wanted["type"] != "absent"
-    if taken_over and not wanted.get("never_restore"):
+    if taken_over and not (wanted.get("never_restore") or wanted.get("shared")):
         plan.entries[path]["original"] = remember(live)
     known: Mapping[str, Any] = entry or {}
     plan.changes.append(

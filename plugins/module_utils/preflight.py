@@ -97,15 +97,22 @@ def _available(line: str) -> Optional[int]:
 
 
 def problems(
-    seen: Seen, now: float, become: str, skip: Tuple[str, ...] = (), families: Sequence[str] = tuple(FAMILIES)
+    seen: Seen,
+    now: float,
+    become: str,
+    skip: Tuple[str, ...] = (),
+    families: Sequence[str] = tuple(FAMILIES),
+    spread: float = 0,
+    clock: int = CLOCK_SECONDS,
 ) -> List[str]:
-    """Everything that is wrong, each with why it matters and what to do. `become`: "sudo" when it must not ask."""
+    """Everything that is wrong, each with why it matters and what to do. `become`: "sudo" when it must not ask; `now`:
+    when the host was asked for its time, give or take `spread` seconds; `clock`: by how many it may be off."""
     found = {
         "distribution": _distribution(seen, families),
         "systemd": "" if "systemd" in seen.facts else _NO_SYSTEMD,
         "python": _python(seen),
         "sudo": _sudo(seen) if become == "sudo" else "",
-        "clock": _clock(seen, now),
+        "clock": _clock(seen, now, spread, clock),
         "disk": _disk(seen),
     }
     return [f"{name}: {text}" for name, text in found.items() if text and name not in skip]
@@ -171,17 +178,20 @@ def _sudo(seen: Seen) -> str:
     )
 
 
-def _clock(seen: Seen, now: float) -> str:
+def _clock(seen: Seen, now: float, spread: float, allowed: int) -> str:
     shown = seen.get("time")
     if not shown.isdigit():
         return ""
     off = int(shown) - now
-    if abs(off) <= CLOCK_SECONDS:
+    if abs(off) - spread <= allowed:
         return ""
     side = "ahead of" if off > 0 else "behind"
+    why = "Package lists and certificates are then refused as too old or not yet valid."
+    if allowed < CLOCK_SECONDS:
+        why = f"More than {allowed} seconds are too many for one-time codes: nobody who is asked for one would come in."
     return (
-        f"the host's clock is {_duration(abs(off))} {side} the controller's. Package lists and certificates are then "
-        "refused as too old or not yet valid. Set it: timedatectl set-ntp true (or timedatectl set-time), and look "
+        f"the host's clock is {_duration(abs(off))} {side} the controller's. {why} Set it: "
+        "timedatectl set-ntp true (or timedatectl set-time), and look "
         "which of the two is right."
     )
 

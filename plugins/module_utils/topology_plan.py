@@ -21,6 +21,8 @@ from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import 
 )
 
 Plain = Dict[str, Any]
+# As role ssh_server calls their group (a test compares).
+OPERATORS = "devnode-operators"
 
 
 def bastion_plan(topology: Topology, name: str) -> Plain:
@@ -55,6 +57,7 @@ def bastion_plan(topology: Topology, name: str) -> Plain:
             "revoked_keys": [key.line for key in topology.revoked_keys],
             "totp": topology.totp,
             "totp_operators": [person.name for person in topology.operators] if topology.totp_operators else [],
+            "totp_operators_group": OPERATORS if topology.totp_operators else "",
         },
     }
 

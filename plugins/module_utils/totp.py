@@ -74,14 +74,17 @@ def operators(given: Any, relayed: Iterable[str], account: str = "") -> tuple[li
 
 
 def files(names: Iterable[str], given: Mapping[str, Any], asked: Iterable[str]) -> list[dict[str, Any]]:
-    """The secrets of these people; and the policy and the list of those among them who have a shell, if any."""
+    """The secrets of these people; and the policy and the list of those among them who have a shell, if any.
+
+    A rollback gives secrets back, as it does what asks for them: without them nobody would get in, and one alone opens
+    nothing.
+    """
     found: list[dict[str, Any]] = [
         {
             "path": f"{WANTED}/{name}",
             "content": f"{given[name]}\n",
             "mode": "0600",
             "sensitive": True,
-            "never_restore": True,
         }
         for name in names
     ]
@@ -92,12 +95,17 @@ def files(names: Iterable[str], given: Mapping[str, Any], asked: Iterable[str]) 
     return found
 
 
-def checks(asked: Iterable[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Whether sshd would ask them, before the change; whether it does, in every run; and whether they are there."""
-    if not list(asked):
-        return [], []
-    before = {"argv": [CHECK, POLICY]}
-    return [before], [{**before, "always": True}, {"argv": [CHECK, POLICY, "--there"]}]
+def checks(passing: bool, asked: Iterable[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Before the change, whether sshd would ask those with a shell. In every run, whether it does and whether PAM has
+    the secrets; and whether those people are there."""
+    before, after = [], []
+    if list(asked):
+        before.append({"argv": [CHECK, POLICY]})
+        after += [{"argv": [CHECK, POLICY], "always": True}, {"argv": [CHECK, POLICY, "--there"]}]
+    if passing or before:
+        kept = [PROGRAM, WANTED, STATE]
+        after.append({"argv": [*kept, "--check"], "always": True, "repair": kept})
+    return before, after
 
 
 def pam(text: str, group: str, passing: bool = True, listed: bool = False) -> str:
@@ -107,7 +115,6 @@ def pam(text: str, group: str, passing: bool = True, listed: bool = False) -> st
     The last line asks. The ones above decide who comes to it, and whatever goes wrong in them leads there; whatever
     goes wrong in the last one is a refusal.
     """
-    rest = re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", "", text, flags=re.DOTALL)
     member = f"pam_succeed_if.so quiet user notingroup {group}\n"
     lines = []
     if passing:
@@ -116,4 +123,9 @@ def pam(text: str, group: str, passing: bool = True, listed: bool = False) -> st
         options = f"quiet item=user sense=deny onerr=fail file={OPERATORS}"
         lines.append(f"auth [success=1 default=ignore] pam_listfile.so {options}\n")
     lines.append(f"auth [success=done default=die] pam_google_authenticator.so user=root secret={STATE}/${{USER}}\n")
-    return f"{BEGIN}{''.join(lines)}{END}{rest}"
+    return f"{BEGIN}{''.join(lines)}{END}{pam_without(text)}"
+
+
+def pam_without(text: str) -> str:
+    """sshd's PAM file as it is without our lines."""
+    return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", "", text, flags=re.DOTALL)

@@ -55,11 +55,27 @@ def bring(wanted: str, state: str) -> List[str]:
     return changed
 
 
+def differing(wanted: str, state: str) -> List[str]:
+    """Whose file `bring` would write or remove."""
+    asked, kept = (set(os.listdir(place)) if os.path.isdir(place) else set() for place in (wanted, state))
+    others = {
+        name
+        for name in asked & kept
+        if _first_line(os.path.join(wanted, name)) != _first_line(os.path.join(state, name))
+    }
+    return sorted((asked ^ kept) | others)
+
+
 def main(argv: Optional[List[str]] = None) -> int:
-    """0: done."""
+    """0: done, or with --check: nothing to do. 1: with --check, these are not as wanted."""
     words = sys.argv[1:] if argv is None else argv
+    if len(words) == 3 and words[2] == "--check":
+        names = differing(words[0], words[1])
+        if names:
+            print(f"one-time codes: PAM does not have what the inventory says of {', '.join(names)}", file=sys.stderr)
+        return 1 if names else 0
     if len(words) != 2:
-        print("usage: devnode-totp WANTED STATE (two directories)", file=sys.stderr)
+        print("usage: devnode-totp WANTED STATE [--check] (two directories)", file=sys.stderr)
         return 2
     for name in bring(words[0], words[1]):
         print(f"one-time codes of {name}: changed")

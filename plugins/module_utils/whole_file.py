@@ -54,7 +54,7 @@ def keep(path: str, folder: str) -> str:
     name = path.strip("/").replace("/", "-")
     kept = os.path.join(folder, f"{name}.{stamp()}")
     shutil.copy2(path, kept)
-    _drop_oldest(kept, name + ".")
+    drop_oldest(kept, name + ".")
     return kept
 
 
@@ -65,11 +65,11 @@ def keep_together(paths: Iterable[str], folder: str) -> str:
     os.mkdir(kept, mode=0o700)
     for path in paths:
         shutil.copy2(path, os.path.join(kept, os.path.basename(path)))
-    _drop_oldest(kept)
+    drop_oldest(kept)
     return kept
 
 
-def _drop_oldest(newest: str, prefix: str = "") -> None:
+def drop_oldest(newest: str, prefix: str = "") -> None:
     """Never the newest, whatever older ones are called: the clock may have been ahead."""
     folder, own = os.path.split(newest)
     others = sorted(name for name in os.listdir(folder) if name.startswith(prefix) and name != own)

@@ -117,6 +117,12 @@ options:
           - Make the file when it is missing. Never change it afterwards, and never remove it.
         type: bool
         default: false
+      shared:
+        description:
+          - Others write to this file as well, and O(files[].content) is what it says now with a part of this set's in
+            it. When it is no longer listed it stays as it is then, so list it once more without that part.
+        type: bool
+        default: false
       never_restore:
         description:
           - A rollback leaves this path as the new set has it. For keys and people, which must not come back because
@@ -520,6 +526,7 @@ ARGUMENTS: Dict[str, Any] = {
             "mode": {"type": "raw"},
             "sensitive": {"type": "bool", "default": False},
             "seed": {"type": "bool", "default": False},
+            "shared": {"type": "bool", "default": False},
             "never_restore": {"type": "bool", "default": False},
         },
     },

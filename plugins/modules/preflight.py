@@ -41,6 +41,14 @@ options:
     description: Seconds to wait for another package manager on a fresh host. Cloud images upgrade themselves at first.
     type: int
     default: 300
+  clock:
+    description:
+      - Seconds by which the host's clock may differ from the controller's. Package lists and certificates bear some
+        minutes.
+      - C(site.yml) asks for 25 on bastions that ask for one-time codes, each of which counts for half a minute before
+        and after its own.
+    type: int
+    default: 300
 attributes:
   check_mode:
     description: Does the same; nothing is changed in any mode.
@@ -199,6 +207,8 @@ def main() -> None:
             "gather_subset": {"type": "list", "elements": "str", "default": []},
             "skip": {"type": "list", "elements": "str", "default": [], "choices": list(preflight.CHECKS)},
             "wait": {"type": "int", "default": 300},
+            # The action has looked at it.
+            "clock": {"type": "int", "default": 300},
         },
         supports_check_mode=True,
     )

@@ -96,7 +96,6 @@ from ansible_collections.devnode.gpu.plugins.module_utils import ssh_include, wh
 
 BACKUPS = "/var/lib/devnode/backup/ssh_include"
 RECORDS = "/var/lib/devnode/ssh_include"
-KEEP = 10
 
 
 @dataclass
@@ -149,8 +148,7 @@ def keep(account: str, text: str) -> None:
     name = os.path.join(directory, whole_file.stamp())
     with open(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", errors="surrogateescape") as target:
         target.write(text)
-    for old in sorted(os.listdir(directory))[:-KEEP]:
-        os.unlink(os.path.join(directory, old))
+    whole_file.drop_oldest(name)
 
 
 def former(path: str) -> Dict[str, str]:

@@ -14,7 +14,7 @@ ROLE = Path(__file__).parents[2] / "roles/bastion"
 NAMES = {
     "audit", "audit_log_group", "audit_keep_days", "log_server", "auditd", "security_upgrades", "time_sync",
     "time_servers", "banner", "sysctl", "waiting_per_source", "relay_users", "totp", "totp_secrets", "journal_size",
-    "totp_operators",
+    "totp_operators", "totp_operators_group",
 }  # fmt: skip
 DEFAULTS = {
     name.removeprefix("bastion_"): value
@@ -30,7 +30,10 @@ def made(**changes):
 
 def render(name, plan):
     environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)  # noqa: S701
+    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
+    fail2ban = {name: value for name, value in defaults.items() if name.startswith("bastion_fail2ban")}
     return environment.from_string((ROLE / "templates" / name).read_text()).render(
+        **fail2ban,
         setup=plan["variables"],
         __bastion_group="devnode-relay",
         __bastion_keys="/keys",

@@ -16,7 +16,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils.fileset_plan import jo
 
 DEFAULTS = {
     **{"state": "file", "owner": "root", "group": "root", "mode": None, "target": None},
-    **{"sensitive": False, "seed": False, "never_restore": False},
+    **{"sensitive": False, "seed": False, "shared": False, "never_restore": False},
 }
 
 

@@ -60,6 +60,20 @@ def test_nothing_to_give_back(wanted: list[State], live: State) -> None:
     assert plan([], entries, OURS).removed == ["/etc/a"]
 
 
+def test_what_others_write_to_as_well_stays_as_it_is_when_it_is_no_longer_listed() -> None:
+    """And what it was on the day that the set came does not come back."""
+    shared = {**OURS, "shared": True}
+    entries = plan([shared], {"/etc/a": {**OURS, "original": DISTRO}}, OURS).entries
+    assert "original" not in entries["/etc/a"]
+    assert "original" not in plan([shared], {}, DISTRO).entries["/etc/a"]
+    theirs = {**OURS, "sha256": "theirs and ours"}
+    without = plan([{**shared, "sha256": "theirs"}], entries, theirs)
+    assert [change.after["sha256"] for change in without.changes] == ["theirs"]
+    assert without.foreign == []
+    last = plan([], without.entries, {**OURS, "sha256": "theirs"})
+    assert (last.changes, last.entries) == ([], {})
+
+
 def test_an_explicit_absent_and_a_file_that_is_gone_stay_so() -> None:
     entries = plan([OURS], {}, DISTRO).entries
     assert plan([{"path": "/etc/a", "type": "absent"}], entries, OURS).removed == ["/etc/a"]

@@ -94,6 +94,23 @@ def test_minor_releases_of_el(version):
     assert found(os=["rocky", version]) == []
 
 
+def test_codes_bear_less_of_a_wrong_clock_than_certificates():
+    """What the look itself took says nothing about the clock."""
+
+    def off(seconds, spread, clock):
+        facts = {**GOOD, "time": [str(int(NOW) + seconds)]}
+        return preflight.problems(Seen(facts, ROOMY), NOW, "sudo", spread=spread, clock=clock)
+
+    assert off(120, 0, 300) == []
+    (problem,) = off(-40, 0, 25)
+    assert problem.startswith(
+        "clock: the host's clock is 40 seconds behind the controller's. More than 25 seconds are too"
+    )
+    assert "one-time codes" in problem
+    assert off(-40, 20, 25) == []
+    assert off(25, 0, 25) == []
+
+
 def test_a_node_is_of_the_family_whose_packages_it_gets():
     node = ("debian",)
     (problem,) = found(os=["rocky", "9.6"], families=node)

@@ -7,10 +7,12 @@ import os
 import re
 
 import pytest
+import yaml
 from ansible_collections.devnode.gpu.plugins.module_utils import bastion_setup, totp, totp_state
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_plan import bastion_plan
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_read import TopologyError
 from ansible_collections.devnode.gpu.plugins.module_utils.topology_view import views
+from doc_blocks import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from unit.fleet import loaded
@@ -43,8 +45,7 @@ def test_pam_and_sshd_are_switched_on_together():
         "path": f"{totp.WANTED}/ada",
         "content": f"{SECRET}\n",
         "mode": "0600",
-        "sensitive": True,
-        "never_restore": True,
+        "sensitive": True,  # and a rollback gives it back, as it does what asks for it
     }
     assert f"{totp.WANTED}/left" not in files
     assert files[totp.PAM]["content"].endswith(DEBIAN)
@@ -80,10 +81,58 @@ def test_who_has_a_shell_is_asked_by_name_and_nobody_else():
     assert "AuthenticationMethods publickey\n" in relayed  # ada is asked for nothing
     # Read back before and in every run; that they are there at all, after a change.
     assert plan["validate"] == [{"argv": [totp.CHECK, totp.POLICY]}]
-    assert plan["verify"][:2] == [
+    bring = [totp.PROGRAM, totp.WANTED, totp.STATE]
+    assert plan["verify"][:3] == [
         {"argv": [totp.CHECK, totp.POLICY], "always": True},
         {"argv": [totp.CHECK, totp.POLICY, "--there"]},
+        {"argv": [*bring, "--check"], "always": True, "repair": bring},
     ]
+    assert made(totp=True, totp_secrets={"ada": SECRET})["verify"][:1] == plan["verify"][2:3]
+    assert totp.PROGRAM not in str(made()["verify"])
+
+
+def test_who_is_in_the_group_and_not_in_the_list_yet_does_not_come_in_by_a_key_alone():
+    def blocks(**changes):
+        text = render("02-devnode-codes.conf.j2", asked(**changes))
+        return {part.partition("\n")[0]: part.partition("\n")[2].split("\n\n")[0] for part in text.split("Match ")[1:]}
+
+    both = blocks(totp_operators_group="devnode-operators")
+    assert list(both) == ["User ops,ops2", "Group devnode-operators"]
+    assert both["User ops,ops2"].strip() == both["Group devnode-operators"].strip()
+    assert list(blocks()) == ["User ops,ops2"]
+    with pytest.raises(bastion_setup.BastionError, match="bastion_totp_operators_group"):
+        asked(totp_operators_group="two groups")
+    group = yaml.safe_load((ROOT / "roles/ssh_server/vars/main.yml").read_text())["__ssh_server_operators_group"]
+    planned = bastion_plan(loaded(lambda fleet: fleet.update(totp_operators=True)), "bastion")["bastion"]
+    assert planned["totp_operators_group"] == group
+    assert bastion_plan(loaded(), "bastion")["bastion"]["totp_operators_group"] == ""
+
+
+def test_only_our_lines_come_and_go_in_the_pam_file():
+    theirs = "account required pam_access.so\n"
+    plan = bastion_setup.setup({**DEFAULTS}, "/collection", pam=totp.pam(DEBIAN, "devnode-relay") + theirs)
+    [file] = [file for file in plan["files"] if file["path"] == totp.PAM]
+    assert file == {"path": totp.PAM, "content": DEBIAN + theirs, "shared": True}
+    assert totp.PAM not in [one["path"] for one in bastion_setup.setup({**DEFAULTS}, "/c", pam=DEBIAN)["files"]]
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_a_mistyped_code_counts_towards_no_ban_where_codes_are_asked(on):
+    """It is said twice each time; names that do not exist count all the same."""
+    text = render("fail2ban.local.j2", asked() if on else made())
+    patterns = [line.partition("^")[2] for line in text.splitlines() if "^[^:]*" in line]
+    assert len(patterns) == (3 if on else 1)
+    head = "bastion sshd[12]: "
+    person = [
+        "error: PAM: Authentication failure for ada from 192.0.2.7",
+        "Failed keyboard-interactive/pam for ada from 192.0.2.7 port 4022 ssh2",
+    ]
+    stranger = [line.replace("ada", "invalid user ada") for line in person] + [
+        person[0].replace("ada", "illegal user ada")
+    ]
+    password = ["Failed password for ada from 192.0.2.7 port 4022 ssh2"]
+    ignored = [any(re.match(pattern, head + line) for pattern in patterns) for line in person + stranger + password]
+    assert ignored == [on, on] + [False] * 4
 
 
 def test_both_kinds_of_people_are_asked_when_both_are_meant():
@@ -200,6 +249,25 @@ def test_used_codes_stay_known_until_the_secret_changes(tmp_path):
     wanted.rmdir()
     assert totp_state.bring(str(wanted), str(state)) == ["ada"]
     assert totp_state.main([]) == 2
+
+
+def test_what_pam_lost_is_noticed_and_put_right(tmp_path, capsys):
+    places = [str(tmp_path / "wanted"), str(tmp_path / "state")]
+    assert totp_state.main([*places, "--check"]) == 0
+    os.mkdir(places[0])
+    for name, secret in (("ada", SECRET), ("grace", OTHER)):
+        (tmp_path / "wanted" / name).write_text(f"{secret}\n")
+    assert totp_state.main(places) == 0
+    assert totp_state.main([*places, "--check"]) == 0
+    (tmp_path / "state" / "ada").unlink()
+    (tmp_path / "state" / "grace").write_text(f"{SECRET}\n")
+    (tmp_path / "state" / "left").write_text(f"{SECRET}\n")
+    assert totp_state.main([*places, "--check"]) == 1
+    said = capsys.readouterr().err
+    assert "ada, grace, left" in said
+    assert SECRET not in said
+    assert totp_state.main(places) == 0
+    assert totp_state.main([*places, "--check"]) == 0
 
 
 def test_operators_are_asked_when_the_inventory_says_so_and_their_kits_answer():

@@ -15,12 +15,13 @@ import time
 import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils import totp
 from doc_blocks import ROOT, to_run
-from identity import BASTIONS, Client, ada, apply, grace, ops
-from scenario_hosts import play, root, wait_until
+from identity import BASTIONS, Client, ada, apply, grace, key, ops
+from scenario_hosts import address, kill_while_waiting, play, root, wait_until
 from scenario_hosts import ssh as controller_ssh
 
 pytestmark = pytest.mark.skipif(
-    os.environ.get("DEVNODE_TESTS") != "full", reason="eight more runs of the play and a package: only in the full run"
+    os.environ.get("DEVNODE_TESTS") != "full",
+    reason="a dozen more runs of the play and a package: only in the full run",
 )
 SECRETS = {"ada": "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP", "grace": "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"}
 SECRETS["ops"] = "KRSXG5DFMRSXG5DFMRSXG5DFMRSXG5DF"
@@ -107,6 +108,34 @@ def test_a_code_without_the_key_is_not_even_asked_for():
         assert not Asked(bastion, "ada", "grace").enters_with(code("ada")), bastion
 
 
+def counted(bastion):
+    """How many failures fail2ban has seen, once it has read of this one."""
+    [line] = [one for one in root(bastion, "fail2ban-client status sshd").splitlines() if "Total failed" in one]
+    return int(line.split()[-1])
+
+
+def test_mistyped_codes_count_towards_no_ban_and_names_that_do_not_exist_do():
+    next_step()
+    home = address("client")
+    for bastion in BASTIONS:
+        root(bastion, f"fail2ban-client set sshd delignoreip {home}; fail2ban-client set sshd maxretry 50")
+        try:
+            start = counted(bastion)
+            assert not Client(bastion, "nobody-here", "grace").enters()
+            wait_until(lambda: counted(bastion) > start, "a stranger is counted")  # noqa: B023
+            stranger = counted(bastion) - start
+            for _ in range(2):
+                assert not Asked(bastion, "grace").enters_with(code("ada"))
+            said = root(bastion, "journalctl -t sshd -t sshd-session --since -1min --no-pager -o cat")
+            assert "Failed keyboard-interactive/pam for grace from" in said
+            # What comes behind the codes in the log is counted: so they were read.
+            assert not Client(bastion, "nobody-here", "grace").enters()
+            wait_until(lambda: counted(bastion) >= start + 2 * stranger, "another is counted")  # noqa: B023
+            assert counted(bastion) == start + 2 * stranger, bastion
+        finally:
+            root(bastion, f"fail2ban-client set sshd addignoreip {home}; fail2ban-client set sshd maxretry 5")
+
+
 def test_an_operator_gets_to_root_with_key_and_code_only():
     next_step()
     for bastion in BASTIONS:
@@ -191,6 +220,47 @@ def test_a_code_asked_of_ansible_is_given_back_by_the_guard():
     apply([ada(), grace()], **ASKED)
 
 
+def test_what_pam_lost_comes_back_with_the_next_run():
+    for bastion in BASTIONS:
+        root(bastion, "rm /var/lib/devnode/totp/ada")
+    done = " ".join(apply([ada(), grace()], **ASKED).split())
+    assert done.count("devnode-totp /etc/devnode/bastion/totp /var/lib/devnode/totp` put that right") >= len(BASTIONS)
+    next_step()
+    for bastion in BASTIONS:
+        one = Asked(bastion, "ada")
+        assert one.enters_with(code("ada")), bastion
+        one.leaves()
+
+
+def test_an_operator_who_has_no_code_yet_does_not_come_in_by_the_key_alone():
+    """As after a run that ended between the two roles: the account is there, the list does not name it."""
+    apply([ada(), grace()], **ASKED, codes_group="devnode-operators")
+    olga = {"name": "olga", "uid": 3001, "keys": [key("ops2")]}
+    apply([ada(), grace()], ops(), olga, **ASKED, codes_group="devnode-operators")
+    for bastion in BASTIONS:
+        assert "devnode-operators" in root(bastion, "id -Gn olga")
+        assert not Client(bastion, "olga", "ops2").enters(), bastion
+        said = root(bastion, "journalctl -t sshd -t sshd-session --since -1min --no-pager -o cat")
+        assert "Partial publickey for olga from" in said
+        assert root(bastion, "id -u") == "0\n"
+    apply([ada(), grace()], **ASKED)
+
+
+def test_a_run_that_was_killed_while_switching_codes_off_leaves_everybody_theirs():
+    off = json.dumps({"people": [ada(), grace()], "operators": [ops()], "bastion_guard_window": 20})
+    kill_while_waiting("bastion", BASTIONS, "-e", off)
+    for bastion in BASTIONS:
+        wait_until(lambda: "ops" in root(bastion, "ls /var/lib/devnode/totp"), "the secrets are back", 90)  # noqa: B023
+    next_step()
+    for bastion in BASTIONS:
+        for name in ("ada", "ops"):
+            assert not Asked(bastion, name).enters(), (bastion, name)
+            one = Asked(bastion, name)
+            assert one.enters_with(code(name)), (bastion, name)
+            one.leaves()
+    apply([ada(), grace()], **ASKED)
+
+
 def test_a_key_that_goes_ends_what_key_and_code_opened():
     next_step()
     opened = {(bastion, name): Asked(bastion, name) for bastion in BASTIONS for name in ("ada", "ops")}
@@ -206,3 +276,22 @@ def test_a_key_that_goes_ends_what_key_and_code_opened():
         assert others[bastion].is_in(), bastion
         others[bastion].leaves()
         assert "was removed" in root(bastion, "journalctl -t devnode-sessions --no-pager -o cat -n 6")
+
+
+def test_off_again_takes_our_lines_only_from_pams_file():
+    """What others have written to it since codes were switched on stays, also when the next run looks."""
+    for bastion in BASTIONS:
+        root(bastion, "echo '# theirs' >> /etc/pam.d/sshd")
+    apply([ada(), grace()], ops("ops2"), **ASKED)
+    for _ in range(2):
+        apply([ada(), grace()])
+        for bastion in BASTIONS:
+            text = root(bastion, "cat /etc/pam.d/sshd")
+            assert "# theirs\n" in text
+            assert "devnode" not in text
+            assert root(bastion, "ls -A /var/lib/devnode/totp") == ""
+    for bastion in BASTIONS:
+        one = Client(bastion, "ada")
+        assert one.enters(), bastion
+        one.leaves()
+        root(bastion, "sed -i '/# theirs/d' /etc/pam.d/sshd")

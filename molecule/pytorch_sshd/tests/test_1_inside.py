@@ -162,8 +162,12 @@ def test_what_goes_wrong_in_one_stays_there(host: Any) -> None:
     assert ok("team", "ada", "tmux has-session -t job && pgrep -cx sleep").strip() == "1"
     ok("team", "ada", "tmux kill-server")
 
+    # Then there is something to do for the first process, on which the workspace lives; it cannot start a program now.
+    started = host.check_output("docker inspect -f '{{.State.StartedAt}}' devnode-nlp")
+    table = 'os.path.expanduser("~/.config/devnode/crontab")'
     fork = "  while True:\n    if not os.fork():\n      time.sleep(60)"
-    bomb = f"import os, time\ntry:\n{fork}\nexcept OSError as e:\n  print(e.errno, flush=True)\n  time.sleep(60)"
+    caught = f'except OSError as e:\n  open({table}, "a").write("0 0 1 1 * true\\n")\n  print(e.errno, flush=True)'
+    bomb = f"import os, time\ntry:\n{fork}\n{caught}\n  time.sleep(60)"
     words = [*ssh_words("nlp", "ada"), f"python3 -c '{bomb}'"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as session:
         assert session.stdout
@@ -171,8 +175,13 @@ def test_what_goes_wrong_in_one_stays_there(host: Any) -> None:
         assert int(host.check_output("docker exec devnode-vision sh -c 'ls -d /proc/[0-9]* | wc -l'")) < 30
         assert ok("vision", "grace", "echo well").strip() == "well"
         assert ok("team", "grace", "echo well").strip() == "well"
+        said = "docker logs --since {} devnode-nlp 2>&1 | grep -c 'devnode-workspace: not now'"
+        wait_until("the first process could not", lambda: host.run(said.format(started)).rc == 0, 30)
         host.check_output("docker exec devnode-nlp pkill -KILL -u 2001 -x python3")
     assert ok("nlp", "ada", "echo again").strip() == "again"
+    assert host.check_output("docker inspect -f '{{.State.StartedAt}}' devnode-nlp") == started
+    installed = "docker exec devnode-nlp grep -qx '0 0 1 1 \\* true' /var/spool/cron/crontabs/ada"
+    wait_until("what waited was done", lambda: host.run(installed).rc == 0, 30)
 
     full = ssh("vision", "grace", "head -c 70M /dev/zero >/dev/shm/full")
     assert "No space left on device" in full.stderr

@@ -64,11 +64,15 @@ def follow(stream: IO[bytes], note: Path) -> None:
     """Pass sshd's log on to this process's own, and note who logs in."""
     logins = Logins()
     for raw in stream:
-        sys.stderr.buffer.write(raw)
-        sys.stderr.buffer.flush()
-        if logins.read(raw.decode("utf-8", "replace").rstrip("\r\n"), time.monotonic()):
-            logins.sessions = {pid: keys for pid, keys in logins.sessions.items() if Path(f"/proc/{pid}").exists()}
-            _put(note, {str(pid): keys for pid, keys in logins.sessions.items()})
+        # sshd waits once nobody reads what it says, and nobody could log in any more. So whatever happens, read on.
+        try:
+            sys.stderr.buffer.write(raw)
+            sys.stderr.buffer.flush()
+            if logins.read(raw.decode("utf-8", "replace").rstrip("\r\n"), time.monotonic()):
+                logins.sessions = {pid: keys for pid, keys in logins.sessions.items() if Path(f"/proc/{pid}").exists()}
+                _put(note, {str(pid): keys for pid, keys in logins.sessions.items()})
+        except (OSError, MemoryError):
+            continue
 
 
 def start(stream: IO[bytes], note: Path) -> None:
