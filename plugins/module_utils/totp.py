@@ -98,7 +98,8 @@ def files(names: Iterable[str], given: Mapping[str, Any], asked: Iterable[str]) 
 def checks(passing: bool, asked: Iterable[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Before the change, whether sshd would ask those with a shell. In every run, whether it does and whether PAM has
     the secrets; and whether those people are there."""
-    before, after = [], []
+    before: list[dict[str, Any]] = []
+    after: list[dict[str, Any]] = []
     if list(asked):
         before.append({"argv": [CHECK, POLICY]})
         after += [{"argv": [CHECK, POLICY], "always": True}, {"argv": [CHECK, POLICY, "--there"]}]

@@ -167,10 +167,10 @@ def test_two_sets_do_not_fight_over_a_file(hosts: Hosts) -> None:
                 {"path": "/etc/d", "state": "directory", "content": ""},
             ],
             [
-                "files[0] (/etc/a): needs exactly one of template, content, src; it has none",
-                "files[1] (/etc/b): needs exactly one of template, content, src; it has content, src",
+                "files[0] (/etc/a): needs exactly one of template, content, src, program; it has none",
+                "files[1] (/etc/b): needs exactly one of template, content, src, program; it has content, src",
                 "no-such.j2",
-                "files[3] (/etc/d): needs none of template, content, src",
+                "files[3] (/etc/d): needs none of template, content, src, program",
             ],
         ),
         (
