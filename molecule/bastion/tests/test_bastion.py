@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import time
 
 import pytest
 from scenario_hosts import FOLDER, address, connect, play, root, wait_until
 from scenario_hosts import ssh as controller_ssh
 
 STRANGER = "10.203.255.78"
+# Guesses so that something is read, and is at no door for anything else: a ban comes a moment after it is counted.
+ANOTHER = "10.203.255.77"
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +123,8 @@ def guess_passwords(name):
 @pytest.mark.parametrize("name", ["bastion", "bastion13"])
 def test_a_ban_for_names_ends_by_itself(name):
     """With a time that a test can wait for."""
-    a_way_for_the_stranger(name)
+    a_way_for(STRANGER, name)
+    nobody_is_banned(name)
     before = len(bans(name))
     root(name, "fail2ban-client set sshd bantime 8 >/dev/null")
     try:
@@ -135,7 +139,8 @@ def test_a_ban_for_names_ends_by_itself(name):
 
 @pytest.mark.parametrize("name", ["bastion", "bastion13"])
 def test_a_ban_for_passwords_and_its_end(name):
-    a_way_for_the_stranger(name)
+    a_way_for(STRANGER, name)
+    nobody_is_banned(name)
     guess_passwords(name)
     wait_until(lambda: STRANGER in root(name, "fail2ban-client status sshd"), "the ban")
     assert connect("client", address(name), 22, source=STRANGER) != "open"
@@ -144,9 +149,13 @@ def test_a_ban_for_passwords_and_its_end(name):
     assert connect("client", address(name), 22, source=STRANGER) == "open"
 
 
-def a_way_for_the_stranger(name):
-    root("client", f"ip address replace {STRANGER}/32 dev eth0")
-    root(name, f"ip route replace {STRANGER}/32 via {address('client')}; fail2ban-client unban --all >/dev/null")
+def a_way_for(stranger, name):
+    root("client", f"ip address replace {stranger}/32 dev eth0")
+    root(name, f"ip route replace {stranger}/32 via {address('client')}")
+
+
+def nobody_is_banned(name):
+    root(name, "fail2ban-client unban --all >/dev/null")
 
 
 def bans(name):
@@ -155,8 +164,6 @@ def bans(name):
 
 def test_a_controller_is_never_banned():
     """Ansible, enroll and whoever looks at the host keys from there."""
-    root("client", f"ip address replace {STRANGER}/32 dev eth0")
-    root("bastion", f"ip route replace {STRANGER}/32 via {address('client')}")
     for number in range(8):
         controller_ssh("bastion", "true", user=f"guess{number}")
         subprocess.run(["ssh-keyscan", "-T", "5", address("bastion")], capture_output=True, check=False)
@@ -178,15 +185,20 @@ def failures(name):
 
 
 def read_so_far(name):
-    """fail2ban counts one more failure, of the stranger's. OpenSSH 10 may not answer the stranger at once."""
+    """fail2ban counts one more failure, of another stranger's. OpenSSH 10 may not answer them at once."""
+    a_way_for(ANOTHER, name)
     before = failures(name)
+    guessed = 0.0
 
     def counted():
-        ssh("-b", STRANGER, "-l", "guess", "-i", "/root/kit/wrong1", f"{name}-ada", "true")
+        nonlocal guessed
+        # Not with each look: on a busy machine the last of many would be counted only when others are to be.
+        if time.monotonic() - guessed > 10:
+            guessed = time.monotonic()
+            ssh("-b", ANOTHER, "-l", "guess", "-i", "/root/kit/wrong1", f"{name}-ada", "true")
         return failures(name) > before
 
     wait_until(counted, "fail2ban has read the journal", 90)
-    root(name, "fail2ban-client unban --all >/dev/null")
 
 
 @pytest.mark.parametrize("name", ["bastion", "bastion13"])
@@ -212,13 +224,10 @@ def test_many_keys_in_an_agent_are_no_attack(name):
     text = root("client", script)
     assert text.count("Too many authentication failures") == 6, text
     # fail2ban has read all of it when it has seen what comes behind it.
-    root("client", f"ip address replace {STRANGER}/32 dev eth0")
-    root(name, f"ip route replace {STRANGER}/32 via {client}")
     read_so_far(name)
     assert client not in root(name, "fail2ban-client status sshd")
     assert root(name, found) == before
     assert connect("client", there, 22) == "open"
-    assert connect("client", there, 22, source=STRANGER) == "open"
     assert "SSH-2.0" in ssh("-W", f"{target}:22", f"{name}-ada")[1]
 
 
