@@ -1,5 +1,6 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+# pylint: disable=ansible-bad-function  # run_command has no time limit
 """The commands of a change: run without a shell, kept short, and without what sensitive files say.
 
 Part of the guard's program, so: the standard library and its other parts only (see `plugin_utils/guard_program.py`).

@@ -1,5 +1,6 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+# pylint: disable=ansible-bad-function  # is also part of a program of the host
 """What is at a path, and making it so.
 
 A state is a dictionary; `fileset_plan` says what is in it. Part of the guard's program, so: the standard library and

@@ -151,7 +151,8 @@ def _repository(folder: Path, arch: str, packages: Sequence[Package], signer: Si
 
 def inputs_hash() -> str:
     digest = hashlib.sha256()
-    for path in sorted([*HERE.glob("*.py"), HERE / "host.sh", *(HERE / "payload").iterdir()]):
+    payload = [path for path in (HERE / "payload").iterdir() if path.is_file()]
+    for path in sorted([*HERE.glob("*.py"), HERE / "host.sh", *payload]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
