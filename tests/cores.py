@@ -33,7 +33,7 @@ SOCKET = Path("/var/run/docker.sock")
 # What a checkout needs on Debian, and the engine's client, by which the scenario's hosts are made.
 INSTALL = """set -e
 apt-get update -q
-apt-get install -q -y --no-install-recommends python3-venv git openssh-client docker-cli gpg >/dev/null
+apt-get install -q -y --no-install-recommends python3-venv git openssh-client docker-cli gpg gpg-agent >/dev/null
 git config --global --add safe.directory '*'
 """
 PASSED_ON = ("ENGINE", "DEVNODE_PREFIX", "DEVNODE_DEBIAN_MIRROR", "DEVNODE_DEBIAN_SECURITY_MIRROR")

@@ -16,7 +16,7 @@ import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils import totp
 from doc_blocks import ROOT, to_run
 from identity import BASTIONS, Client, ada, apply, grace, key, ops
-from scenario_hosts import address, kill_while_waiting, play, root, wait_until
+from scenario_hosts import address, play, root, wait_until
 from scenario_hosts import ssh as controller_ssh
 
 pytestmark = pytest.mark.skipif(
@@ -183,12 +183,10 @@ def test_a_file_that_takes_the_code_from_an_operator_is_named_and_fails_the_next
     finally:
         root("old", f"rm {hole}")
     words = "authenticationmethods is 'publickey' for ops, asked: 'publickey,keyboard-interactive:pam'"
-    assert f"{words}. {hole}:2 (inside Match User ops) says publickey" in read_back
-    # Role ssh_server comes first in the play, and says it in its own words.
+    words += f". {hole}:2 (inside Match User ops) says publickey"
+    assert words in read_back
     assert done.returncode != 0
-    assert f"{hole}:2 (inside Match User ops) sets authenticationmethods" in " ".join(
-        (done.stdout + done.stderr).split()
-    )
+    assert words in " ".join((done.stdout + done.stderr).split())
 
 
 def test_who_runs_ansible_and_who_is_not_there_are_refused_by_name():
@@ -223,8 +221,7 @@ def test_a_code_asked_of_ansible_is_given_back_by_the_guard():
 def test_what_pam_lost_comes_back_with_the_next_run():
     for bastion in BASTIONS:
         root(bastion, "rm /var/lib/devnode/totp/ada")
-    done = " ".join(apply([ada(), grace()], **ASKED).split())
-    assert done.count("devnode-totp /etc/devnode/bastion/totp /var/lib/devnode/totp` put that right") >= len(BASTIONS)
+    apply([ada(), grace()], **ASKED)
     next_step()
     for bastion in BASTIONS:
         one = Asked(bastion, "ada")
@@ -246,11 +243,21 @@ def test_an_operator_who_has_no_code_yet_does_not_come_in_by_the_key_alone():
     apply([ada(), grace()], **ASKED)
 
 
-def test_a_run_that_was_killed_while_switching_codes_off_leaves_everybody_theirs():
-    off = json.dumps({"people": [ada(), grace()], "operators": [ops()], "bastion_guard_window": 20})
-    kill_while_waiting("bastion", BASTIONS, "-e", off)
+def test_a_run_that_fails_while_switching_codes_off_leaves_everybody_theirs():
+    """What PAM has is emptied and filled again with what asks for it, whatever the run has failed for."""
+    folder = "/run/systemd/system/devnode-audit.service.d"
+    breaks = f"mkdir {folder}; printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\n' > {folder}/broken.conf"
     for bastion in BASTIONS:
-        wait_until(lambda: "ops" in root(bastion, "ls /var/lib/devnode/totp"), "the secrets are back", 90)  # noqa: B023
+        root(bastion, f"{breaks}; systemctl daemon-reload; systemctl stop devnode-audit")
+    try:
+        done = play("-e", json.dumps({"people": [ada(), grace()], "operators": [ops()]}))
+    finally:
+        for bastion in BASTIONS:
+            root(bastion, f"rm -r {folder}; systemctl daemon-reload; systemctl restart devnode-audit")
+    assert done.returncode == 2, done.stdout
+    assert "devnode-audit" in done.stdout + done.stderr
+    for bastion in BASTIONS:
+        assert root(bastion, "ls /var/lib/devnode/totp").split() == ["ada", "grace", "ops"]
     next_step()
     for bastion in BASTIONS:
         for name in ("ada", "ops"):
