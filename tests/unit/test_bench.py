@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -33,23 +34,24 @@ def test_the_relay_is_as_long_as_asked_and_keeps_every_byte(rtt: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=echo, args=(server,), daemon=True).start()
         argv = [sys.executable, str(ROOT / "bench/relay.py"), str(rtt), "127.0.0.1", str(server.getsockname()[1])]
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as relay:
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as relay, contextlib.ExitStack() as last:
+            last.callback(relay.terminate)  # whatever fails: nobody waits for one that does not end
             assert relay.stdout is not None
             sent = bytes(range(256)) * 4000
-            with socket.create_connection(("127.0.0.1", int(relay.stdout.readline()))) as peer:
-                started = time.monotonic()
+            port = int(relay.stdout.readline())
+            started = time.monotonic()  # before: the line may have begun when this process comes to its turn
+            with socket.create_connection(("127.0.0.1", port)) as peer:
                 assert peer.recv(5) == b"hello"
                 # One round trip for the handshake, one for its last part and the answer to it.
                 assert time.monotonic() - started >= 2 * rtt / 1000
                 started = time.monotonic()
                 threading.Thread(target=lambda: (peer.sendall(sent), peer.shutdown(socket.SHUT_WR))).start()
                 got = b""
-                while len(got) < len(sent):
-                    got += peer.recv(65536)
+                while len(got) < len(sent) and (piece := peer.recv(65536)):
+                    got += piece
                 assert time.monotonic() - started >= rtt / 1000
                 assert got == sent
                 assert peer.recv(1) == b""
-            relay.terminate()
 
 
 def medians(trips: float, local: float) -> dict[str, float]:
