@@ -4,74 +4,24 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
-import bundled
 import pytest
 import yaml
 from doc_blocks import ROOT, to_run
 from scenario_hosts import FOLDER, Done, processes, ssh, wait_until
-
-PAGE = ROOT / "docs" / "first-fleet.md"
-STEPS = to_run(PAGE, "first-fleet")
-PREFIX = f"{os.environ.get('DEVNODE_PREFIX', 'devnode')}-first_fleet"
-COUNTS = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
-
-
-class Adopter:
-    """An operator's machine: an empty directory, a home with nothing of this tree in it, and the page's values."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.work = home / "fleet"
-        self.collections = home / ".ansible" / "collections" / "ansible_collections"
-        self.work.mkdir()
-        self.values: dict[str, str] = {}
-        self.warnings: list[str] = []
-
-    def run(self, script: str, timeout: float = 900, **more: str) -> Done:
-        """A shell script, as somebody at that machine. What Ansible warns of is kept."""
-        tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        # Nothing but the home's collections: not this checkout, and not what the venv's `ansible` package brings.
-        plain = {"HOME": str(self.home), "PATH": tools, "LANG": "C.UTF-8", "ANSIBLE_COLLECTIONS_SCAN_SYS_PATH": "0"}
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script],
-            cwd=self.work,
-            env={**plain, **self.values, **more},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-        )
-        if "ansible-galaxy" not in script:
-            self.warnings += [line for line in (done.stdout + done.stderr).splitlines() if "[WARNING]" in line]
-        return done
+from stranger import PAGE, PREFIX, STEPS, Adopter, changes, console, made, new_key, standins
 
 
 @pytest.fixture(scope="module")
 def adopter() -> Iterator[Adopter]:
-    # Short: ansible's control sockets lie below it.
-    home = Path(tempfile.mkdtemp(prefix="ff.", dir="/tmp"))
-    one = Adopter(home)
-    subprocess.run(
-        [Path(sys.executable).parent / "ansible-galaxy", "collection", "build", "--output-path", one.work, ROOT],
-        check=True,
-        capture_output=True,
-    )
-    bundled.archives(one.work)
-    one.values = _values()
-    yield one
-    one.run("for one in .ansible/cp/*; do ssh -O exit -o ControlPath=$one x; done 2>/dev/null || true")
-    shutil.rmtree(home)
+    for one in made():
+        one.values = _values()
+        yield one
 
 
 def _values() -> dict[str, str]:
@@ -80,9 +30,6 @@ def _values() -> dict[str, str]:
         argv = ["docker", "inspect", "-f", template, f"{PREFIX}-{machine}"]
         return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
 
-    for person in ("olga", "ada"):
-        (FOLDER / person).unlink(missing_ok=True)
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", person, "-f", FOLDER / person], check=True)
     bastion = address("bastion", "public")
     controller = ssh("bastion", "echo $SSH_CONNECTION").stdout.split()[0]
     return {
@@ -93,17 +40,11 @@ def _values() -> dict[str, str]:
         "CONTROLLER": controller,
         "ACCOUNT": "automation",
         "ACCOUNT_KEY": str(FOLDER / "automation"),
-        "OLGA": (FOLDER / "olga.pub").read_text().strip(),
-        "ADA": (FOLDER / "ada.pub").read_text().strip(),
+        "OLGA": new_key("olga"),
+        "ADA": new_key("ada"),
         "BASTION_FINGERPRINT": _fingerprint("bastion"),
         "NODE_FINGERPRINT": _fingerprint("gpu-01"),
     }
-
-
-def console(machine: str, command: str) -> str:
-    """At the machine itself: once the fleet is up, this machine reaches its nodes through the bastion only."""
-    argv = ["docker", "exec", f"{PREFIX}-{machine}", "sh", "-c", command]
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
 def _fingerprint(machine: str) -> str:
@@ -112,36 +53,8 @@ def _fingerprint(machine: str) -> str:
 
 def _mirrors(one: Adopter) -> None:
     """What a fleet with mirrors of its own sets; they are the stand-ins."""
-    facts = json.loads((FOLDER / "standins.json").read_text())
-    settings = {
-        "nvidia_container_toolkit_repository": f"file:///srv/standins/nvidia/{facts['nvidia']['repository']}",
-        "nvidia_container_toolkit_repository_key_url": f"file:///srv/standins/nvidia/{facts['nvidia']['key']}",
-        "nvidia_container_toolkit_repository_fingerprints": [facts["nvidia"]["fingerprint"]],
-        "miniconda_mirror": "own",
-        "miniconda_mirrors": {
-            "own": {
-                "miniconda": "http://127.0.0.1:8077/conda",
-                "channels": {"conda-forge": "http://127.0.0.1:8077/conda/" + facts["conda"]["channels"]},
-            }
-        },
-        "miniconda_installer_sha256": facts["conda"]["installers"][-1]["sha256"],
-        "miniconda_version": facts["conda"]["installers"][-1]["version"],
-        "docker_engine_default_ulimits": {"nofile": {"soft": 4096, "hard": 8192}},
-        "pytorch_sshd_base_image": facts["pytorch"]["reference"],
-        "pytorch_sshd_extra_ca": (FOLDER / "extra_ca.crt").read_text(),
-        "pytorch_sshd_pip_index_url": facts["pytorch"]["pip_index_url"],
-    }
     place = one.work / "inventory" / "group_vars" / "devnode_nodes" / "mirrors.yml"
-    place.write_text(json.dumps(settings))
-
-
-def changes(output: str) -> dict[str, int]:
-    """Changed results per host of the last run, which must have failed nowhere."""
-    recap = output.rpartition("PLAY RECAP")[2]
-    found = COUNTS.findall(recap)
-    assert found, output[-4000:]
-    assert all(row[2:] == ("0", "0") for row in found), output[-4000:]
-    return {host: int(changed) for host, changed, *_ in found}
+    place.write_text(json.dumps(standins()))
 
 
 def test_the_file_holds_what_users_need_and_nothing_else(adopter: Adopter) -> None:
@@ -180,41 +93,6 @@ def test_installs_as_the_page_says(adopter: Adopter) -> None:
     done = adopter.run(STEPS[1].text)
     assert done.returncode == 0, done.stdout + done.stderr
     _mirrors(adopter)
-
-
-@pytest.mark.skipif(os.environ.get("DEVNODE_TESTS") != "full", reason="the full run: nine roles, a minute")
-def test_each_role_runs_alone_as_its_readme_shows(adopter: Adopter) -> None:
-    """Before anything else is there: the examples of the READMEs, a play each. Looked at, not done."""
-    key = " ".join(adopter.values["ADA"].split()[:2])
-    plays = []
-    for readme in sorted((adopter.collections / "devnode" / "gpu" / "roles").glob("*/README.md")):
-        example = re.search(r"```yaml\n(.*?)```", readme.read_text(), re.DOTALL)
-        assert example, readme
-        text = example[1].replace("192.0.2.0/24", f"{adopter.values['CONTROLLER']}/32")
-        text = text.replace("bind_address: 10.0.0.11", f"bind_address: {adopter.values['NODE']}")
-        for play in yaml.safe_load(re.sub(r"ssh-ed25519 AAAA(…|\.\.\.)", key, text)):
-            # The role that is shown comes last; others before it are what it needs.
-            play["roles"] = play["roles"][-1:]
-            plays.append({**play, "hosts": {"gpu": "gpu-01", "all": "bastion"}.get(play["hosts"], play["hosts"])})
-    assert len(plays) == len(list((ROOT / "roles").glob("*/meta/argument_specs.yml")))
-    console("gpu-01", "mkdir /srv/datasets")
-    (adopter.work / "alone.yml").write_text(yaml.safe_dump(plays))
-    (adopter.work / "files").mkdir()
-    (adopter.work / "files" / "vision.yml").write_text("dependencies: [labplot]\n")
-    (adopter.work / "files" / "registry-ca.pem").write_text((FOLDER / "extra_ca.crt").read_text())
-    settings = json.loads((adopter.work / "inventory" / "group_vars" / "devnode_nodes" / "mirrors.yml").read_text())
-    settings |= {
-        "ansible_ssh_common_args": f"-F {FOLDER}/ssh_config",
-        "ansible_become": True,
-        "docker_engine_source": "existing",
-        "docker_engine_version": "",
-        "nvidia_driver_source": "preinstalled",
-        "ssh_client_config_kits_dir": str(adopter.work / "kits-alone"),
-    }
-    done = adopter.run(f"ansible-playbook --check --diff -i bastion,gpu-01 -e '{json.dumps(settings)}' alone.yml")
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr
-    assert all(changes(done.stdout)[host] > 0 for host in ("bastion", "gpu-01"))
-    assert not (adopter.work / "kits-alone").exists()
 
 
 def test_meets_the_hosts_only_with_the_right_fingerprints(adopter: Adopter) -> None:

@@ -32,22 +32,27 @@ class Adopter:
         self.work = home / "fleet"
         self.collections = home / ".ansible" / "collections" / "ansible_collections"
         self.work.mkdir()
+        self.values: dict[str, str] = {}  # what every command there has in its environment
+        self.warnings: list[str] = []
 
-    def run(self, script: str, timeout: float = 900) -> Done:
-        """A shell script, as somebody at that machine."""
+    def run(self, script: str, timeout: float = 900, **more: str) -> Done:
+        """A shell script, as somebody at that machine. What Ansible warns of is kept."""
         tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         # Nothing but the home's collections: not this checkout, and not what the venv's `ansible` package brings.
         plain = {"HOME": str(self.home), "PATH": tools, "LANG": "C.UTF-8", "ANSIBLE_COLLECTIONS_SCAN_SYS_PATH": "0"}
-        return subprocess.run(
+        done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
             cwd=self.work,
-            env=plain,
+            env={**plain, **self.values, **more},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
             timeout=timeout,
         )
+        if "ansible-galaxy" not in script:
+            self.warnings += [line for line in (done.stdout + done.stderr).splitlines() if "[WARNING]" in line]
+        return done
 
 
 def made() -> Iterator[Adopter]:
