@@ -10,7 +10,7 @@ Pure: log entries in, records out. Sources:
 What an account on the host could forge does not count: a login is what root's sshd says, and a connection belongs to
 the process that root's sshd named as that login's.
 
-Installed on the bastion beside audit_recorder.py: standard library only, and nothing of Ansible.
+Installed on the bastion beside audit_recorder.py and audit_words.py: standard library only, and nothing of Ansible.
 """
 
 from __future__ import annotations
@@ -20,48 +20,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Optional
 
-Record = dict[str, Any]
+try:
+    import audit_words as words  # type: ignore[import-not-found]  # as installed
+except ImportError:
+    from ansible_collections.devnode.gpu.plugins.module_utils import audit_words as words
 
-ACCEPTED = re.compile(
-    r"(?P<how>Accepted|Partial) (?P<method>\S+) for (?P<user>\S+) from (?P<source>\S+) port (?P<port>\d+) ssh2"
-    r"(?:: (?P<type>\S+) (?P<key>SHA256:\S+)(?: ID (?P<id>.*) \(serial (?P<serial>\d+)\) CA \S+ (?P<ca>SHA256:\S+))?)?"
-)
-# Names come from strangers: the last "from" of the line is sshd's own.
-FAILED = re.compile(
-    r"Failed (?P<method>\S+) for (?:invalid user )?(?P<user>.*) from (?P<source>\S+) port (?P<port>\d+) ssh2"
-    r"(?:: (?P<type>\S+) (?P<key>SHA256:\S+).*)?"
-)
-INVALID = re.compile(r"Invalid user (?P<user>.*) from (?P<source>\S+) port (?P<port>\d+)")
-OPENED = re.compile(r"pam_unix\(sshd:session\): session opened for user \S+\(uid=(\d+)\)")
-CLOSED = re.compile(r"pam_unix\(sshd:session\): session closed for user ")
-CHILD = re.compile(r"User child is on pid (\d+)")
-# Where in its source sshd says it: LogVerbose puts this in front. Anchored, since targets come from the client.
-_PLACE = r"(?:debug[123]: )?[a-z]+\.c:{}\(\):\d+ \([^)]*\): "
-# The originator is whatever the client says: nothing, where it forwards a socket, or words with spaces.
-_TARGET = r"originator .*? port \d+, target (?P<host>.+) port (?P<port>\d+)"
-ASKED = re.compile(_PLACE.format("server_request_direct_tcpip") + _TARGET)
-REFUSED = re.compile(f"(?:{_PLACE.format('server_request_direct_tcpip')})?refused local port forward: {_TARGET}")
-DENIED = re.compile(
-    r"Received request from \S+ port \d+ to connect to host (?P<host>.+) port (?P<port>\d+), but the request was denied"
-)
-NEW = re.compile(_PLACE.format("channel_new") + r"channel (\d+): new direct-tcpip ")
-FREE = re.compile(_PLACE.format("channel_free") + r"channel (\d+): free: direct-tcpip,")
-UNREACHED = re.compile(r"(?:error: )?connect_to (?P<host>.+) port (?P<port>\d+): failed")
-UNKNOWN_HOST = re.compile(r"(?:error: )?connect_to (?P<host>.+): unknown host")
-SOCKET = re.compile(
-    f"(?:{_PLACE.format('server_request_direct_streamlocal')})?refused streamlocal port forward: "
-    r"originator .*? port -?\d+, target (?P<path>.*)",
-    re.DOTALL,
-)
-# What sshd tells the client, in its own words, and says to the log only when it is asked to.
-TOLD = re.compile(_PLACE.format("ssh_packet_send_debug") + r"sending debug message: (?P<words>.*)", re.DOTALL)
-REFUSALS = {
-    "Server has disabled port forwarding.": "remote forwarding",
-    "Server has disabled streamlocal forwarding.": "remote forwarding to a socket",
-    "Server has rejected tunnel device forwarding": "tunnel",
-}
-NO_SESSIONS = re.compile(r"(?:error: )?no more sessions")
-TRANSFERRED = re.compile(r"Transferred: sent (\d+), received (\d+) bytes")
+Record = dict[str, Any]
 
 # Seconds between sshd's word and the packet that it is about.
 APART = 5.0
@@ -218,7 +182,7 @@ class Joiner:
 
     def _of_root(self, entry: Entry) -> Optional[list[Record]]:
         text = entry.message
-        found = ACCEPTED.fullmatch(text)
+        found = words.ACCEPTED.fullmatch(text)
         if found and found["how"] == "Partial":
             # A key, where a code is asked for as well: the login that may follow says nothing of the key.
             self.partial = {**dict(list(self.partial.items())[-999:]), entry.pid: found.groupdict()}
@@ -243,17 +207,17 @@ class Joiner:
             )
             return before  # the new login is told when the account's number is known
         session_of = self.sessions.get(entry.pid)
-        opened = OPENED.match(text)
+        opened = words.OPENED.match(text)
         if opened and session_of and session_of.uid < 0:
             session_of.uid = int(opened[1])
             return [self._record(session_of.since, "login", session_of)]
-        child = CHILD.fullmatch(text)
+        child = words.CHILD.fullmatch(text)
         if child and session_of:
             session_of.child = int(child[1])
             return self._catch_up(session_of)
-        if session_of and CLOSED.match(text):
+        if session_of and words.CLOSED.match(text):
             return self._logout(entry.time, entry.pid)
-        failed = FAILED.fullmatch(text) or INVALID.fullmatch(text)
+        failed = words.FAILED.fullmatch(text) or words.INVALID.fullmatch(text)
         if failed:
             facts = failed.groupdict()
             return [
@@ -279,41 +243,41 @@ class Joiner:
 
     def _of_login(self, entry: Entry, pid: int, session: Session) -> list[Record]:
         text, time = entry.message, entry.time
-        asked = ASKED.fullmatch(text)
+        asked = words.ASKED.fullmatch(text)
         if asked:
             session.asked = (asked["host"], int(asked["port"]))
             return []
-        refused = DENIED.match(text) or REFUSED.fullmatch(text)
+        refused = words.DENIED.match(text) or words.REFUSED.fullmatch(text)
         if refused:
             target = {"to": refused["host"], "to_port": int(refused["port"])}
             return [self._record(time, "denied", session, **target, what="connection")]
-        socket = SOCKET.fullmatch(text)
+        socket = words.SOCKET.fullmatch(text)
         if socket:
             return [self._record(time, "denied", session, to=socket["path"][:PATH_MAX], what="socket")]
-        told = TOLD.fullmatch(text)
+        told = words.TOLD.fullmatch(text)
         if told:
-            what = REFUSALS.get(told["words"])
+            what = words.REFUSALS.get(told["words"])
             return [self._record(time, "denied", session, what=what)] if what else []
-        if UNKNOWN_HOST.match(text):
+        if words.UNKNOWN_HOST.match(text):
             host, port = session.asked
             return [self._record(time, "denied", session, to=host, to_port=port, what="unknown host")]
-        new = NEW.match(text)
+        new = words.NEW.match(text)
         if new and session.asked[1]:
             (host, port), session.asked = session.asked, ("", 0)
             one = Connection(f"{session.id}-{time:.3f}-{new[1]}", host, port, time)
             session.channels[new[1]] = one
             self._claim(session, one)
             return [self._connection(time, "open", session, one)]
-        unreached = UNREACHED.match(text)
+        unreached = words.UNREACHED.match(text)
         if unreached:
             for one in session.channels.values():
                 one.failed |= (one.to, one.to_port) == (unreached["host"], int(unreached["port"]))
-        free = FREE.match(text)
+        free = words.FREE.match(text)
         if free and free[1] in session.channels:
             return [self._close(time, session, session.channels.pop(free[1]))]
-        if NO_SESSIONS.match(text):
+        if words.NO_SESSIONS.match(text):
             return [self._record(time, "denied", session, what="shell, command or subsystem")]
-        moved = TRANSFERRED.match(text)
+        moved = words.TRANSFERRED.match(text)
         if moved:
             session.traffic = (int(moved[1]), int(moved[2]))
         return []

@@ -3,9 +3,9 @@
 # pylint: disable=ansible-bad-function  # is also a program of the host, which prints and exits
 """Follows sshd's journal and the packet filter's log, and appends the bastion's audit records to a file.
 
-Role bastion installs it as devnode-audit-recorder, with audit_join.py beside it; the unit is devnode-audit.service.
-Where it is in both sources is saved after the records are written: after a crash some may be there twice, none is
-missing. Standard library, and python3-systemd for the journal.
+Role bastion installs it as devnode-audit-recorder, with audit_join.py and audit_words.py beside it; the unit is
+devnode-audit.service. Where it is in both sources is saved after the records are written: after a crash some may be
+there twice, none is missing. Standard library, and python3-systemd for the journal.
 """
 
 from __future__ import annotations

@@ -236,7 +236,7 @@ def _audit(sources: str) -> list[dict[str, Any]]:
     return [
         *[
             {"path": f"{LIBRARY}/{name}", "src": f"{sources}/{name}"}
-            for name in ("audit_join.py", "audit_recorder.py", "audit_show.py")
+            for name in ("audit_join.py", "audit_recorder.py", "audit_show.py", "audit_words.py")
         ],
         {"path": "/usr/local/sbin/devnode-audit", "template": "devnode-audit.j2", "mode": "0755"},
         {"path": "/var/log/devnode", "state": "directory", "group": "adm", "mode": "0750"},

@@ -15,6 +15,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils import (
     audit_join,
     audit_recorder,
     audit_show,
+    audit_words,
     mig_layout,
     ssh_sessions,
     totp_state,
@@ -22,7 +23,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils import (
 from ansible_collections.devnode.gpu.plugins.modules import file_set
 from ansible_collections.devnode.gpu.plugins.plugin_utils import guard_program, host_program
 
-ALONE = (audit_join, audit_show, mig_layout, ssh_sessions, totp_state)
+ALONE = (audit_show, audit_words, mig_layout, ssh_sessions, totp_state)
 TOGETHER = {"guard": guard_program.PARTS, **host_program.PROGRAMS}
 
 
@@ -47,6 +48,7 @@ def test_it_runs_on_hosts_by_itself(module: ModuleType) -> None:
 def test_the_recorder_needs_what_the_role_installs_with_it() -> None:
     # python3-systemd is a package that the role brings.
     assert imported(audit_recorder) == {"audit_join", audit_join.__name__, "systemd"}
+    assert imported(audit_join) == {"audit_words", audit_words.__name__}
 
 
 @pytest.mark.parametrize("name", TOGETHER)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -14,13 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.in_image import in_image
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "roles" / "pytorch_sshd" / "files" / "image"))
-try:
-    cron: Any = importlib.import_module("devnode_cron")
-finally:
-    sys.path.pop(0)
+cron: Any = in_image("devnode_cron")
 
 PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_categories=("Cc", "Zl", "Zp", "Cs")))
 

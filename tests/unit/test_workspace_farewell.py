@@ -3,28 +3,22 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from unit.in_image import in_image
 
-ROOT = Path(__file__).resolve().parents[2]
 STOP, TERM, CONT = int(signal.SIGSTOP), int(signal.SIGTERM), int(signal.SIGCONT)
 
 
 @pytest.fixture(scope="module")
 def farewell() -> Any:
-    sys.path.insert(0, str(ROOT / "roles" / "pytorch_sshd" / "files" / "image"))
-    try:
-        return importlib.import_module("devnode_farewell")
-    finally:
-        sys.path.pop(0)
+    return in_image("devnode_farewell")
 
 
 def tree(farewell: Any, *rows: tuple[int, int, str, str]) -> dict[int, Any]:

@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import fnmatch
-import importlib
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import ModuleType
@@ -20,21 +18,17 @@ from ansible_collections.devnode.gpu.plugins.module_utils import workspace as mo
 from ansible_collections.devnode.gpu.plugins.module_utils import workspace_host_keys as host_keys
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public_key
 from unit.fleet import key
+from unit.in_image import in_image
 from unit.signing import sign
 from workspace_case import nlp
 
-ROOT = Path(__file__).resolve().parents[2]
 SERVED, NEXT, OLD = (f"ssh_host_ed25519_key{suffix}" for suffix in ("", ".next", ".old"))
 
 
 @pytest.fixture(scope="module")
 def inside() -> ModuleType:
-    """The program that runs in the container."""
-    sys.path.insert(0, str(ROOT / "roles" / "pytorch_sshd" / "files" / "image"))
-    try:
-        return importlib.import_module("devnode_workspace")
-    finally:
-        sys.path.pop(0)
+    """What writes the configuration of the container's sshd."""
+    return in_image("devnode_sshd")
 
 
 @pytest.fixture

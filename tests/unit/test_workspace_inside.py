@@ -4,13 +4,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shlex
 import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,25 +16,16 @@ from ansible_collections.devnode.gpu.plugins.module_utils import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.in_image import in_image
 from workspace_case import OPTIONS, nlp
 
-ROOT = Path(__file__).resolve().parents[2]
+accounts, base, environment, inside, sshd = (
+    in_image(f"devnode_{name}") for name in ("accounts", "base", "environment", "workspace", "sshd")
+)
 
 
-@pytest.fixture(scope="module")
-def inside() -> ModuleType:
-    """The program that runs in the container."""
-    sys.path.insert(0, str(ROOT / "roles" / "pytorch_sshd" / "files" / "image"))
-    try:
-        return importlib.import_module("devnode_workspace")
-    finally:
-        sys.path.pop(0)
-
-
-def test_a_container_whose_description_was_taken_away_goes_on(
-    inside: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(inside, "WORKSPACE", tmp_path)
+def test_a_container_whose_description_was_taken_away_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "WORKSPACE", tmp_path)
     tended: list[dict[str, Any]] = []
     supervisor = inside.Supervisor()
     monkeypatch.setattr(supervisor, "_tend_jupyter", tended.append)
@@ -52,7 +40,7 @@ def test_a_container_whose_description_was_taken_away_goes_on(
 
 
 def test_the_first_process_outlives_that_no_more_processes_are_to_be_had(
-    inside: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Somebody forks without end, and JupyterLab or cron cannot be started: the container must not end for that."""
 
@@ -85,23 +73,13 @@ PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude
 
 @given(PRINTABLE.filter(str.isprintable))
 def test_profile_gives_back_every_value(value: str) -> None:
-    program = _program()
-    text = program.profile({"NOTE": value})
+    text = environment.profile({"NOTE": value})
     assert shlex.split(text, comments=True) == ["export", f"NOTE={value}"]
 
 
 @given(PRINTABLE.filter(str.isprintable))
 def test_sshd_reads_back_every_value(value: str) -> None:
-    assert _argv_split(_program().sshd_setenv({"A": "1", "NOTE": value}).strip()) == ["SetEnv", "A=1", f"NOTE={value}"]
-
-
-def _program() -> ModuleType:
-    return sys.modules["devnode_workspace"]
-
-
-@pytest.fixture(autouse=True)
-def _loaded(inside: ModuleType) -> None:
-    """The property tests above take the module from sys.modules."""
+    assert _argv_split(environment.sshd_setenv({"A": "1", "NOTE": value}).strip()) == ["SetEnv", "A=1", f"NOTE={value}"]
 
 
 def _argv_split(text: str) -> list[str]:
@@ -121,33 +99,34 @@ def _argv_split(text: str) -> list[str]:
     return [*words, word] if started else words
 
 
-def test_environment_takes_the_allow_list_and_printable_values(inside: ModuleType) -> None:
+def test_environment_takes_the_allow_list_and_printable_values() -> None:
     given_ = {"PATH": "/bin", "CUDA_HOME": "/c", "SECRET": "x", "CUDA_BAD": "a\nb", "NOTE": "n"}
-    assert inside.environment(given_, ["PATH", "CUDA_*", "NOTE"]) == {"PATH": "/bin", "CUDA_HOME": "/c", "NOTE": "n"}
+    kept = environment.environment(given_, ["PATH", "CUDA_*", "NOTE"])
+    assert kept == {"PATH": "/bin", "CUDA_HOME": "/c", "NOTE": "n"}
 
 
-def test_pam_environment_leaves_out_what_its_format_cannot_say(inside: ModuleType) -> None:
-    assert inside.pam_environment({"A": "x y", "B": "it's", "C": "#"}) == 'A="x y"\n'
+def test_pam_environment_leaves_out_what_its_format_cannot_say() -> None:
+    assert environment.pam_environment({"A": "x y", "B": "it's", "C": "#"}) == 'A="x y"\n'
 
 
-def test_sshd_config_is_one_that_sshd_takes(inside: ModuleType, tmp_path: Path) -> None:
+def test_sshd_config_is_one_that_sshd_takes(tmp_path: Path) -> None:
     config = json.loads(workspace_container.config_json(nlp(agent_forwarding=True), OPTIONS))
     chosen = {"Ciphers": ["aes256-gcm@openssh.com"]}
-    text = inside.sshd_config(config, {"NOTE": 'a "b" \\c'}, (9, 2), chosen)
+    text = sshd.sshd_config(config, {"NOTE": 'a "b" \\c'}, (9, 2), chosen)
     assert "PerSourcePenalties" not in text
     assert "AllowUsers ada grace" in text
     assert "AllowAgentForwarding yes" in text
-    assert "PerSourcePenalties no" in inside.sshd_config(config, {}, (9, 8), {})
+    assert "PerSourcePenalties no" in sshd.sshd_config(config, {}, (9, 8), {})
     config["exempt_networks"] = ["10.0.0.1/32"]
-    assert "PerSourcePenaltyExemptList 10.0.0.1/32" in inside.sshd_config(config, {}, (10, 0), {})
-    sshd = Path("/usr/sbin/sshd")
-    if not sshd.exists():
+    assert "PerSourcePenaltyExemptList 10.0.0.1/32" in sshd.sshd_config(config, {}, (10, 0), {})
+    program = Path("/usr/sbin/sshd")
+    if not program.exists():
         pytest.skip("no sshd on this machine to read the file back with")
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     path = tmp_path / "sshd_config"
     path.write_text(text + f"HostKey {key}\n")
-    done = subprocess.run([sshd, "-T", "-f", path], capture_output=True, text=True)
+    done = subprocess.run([program, "-T", "-f", path], capture_output=True, text=True)
     if "privilege separation" in done.stderr.lower():
         pytest.skip("this machine's sshd cannot run here")
     assert done.returncode == 0, done.stderr
@@ -155,14 +134,14 @@ def test_sshd_config_is_one_that_sshd_takes(inside: ModuleType, tmp_path: Path) 
     assert 'setenv NOTE=a "b" \\c' in done.stdout
 
 
-def test_a_home_is_made_once_and_never_walked(inside: ModuleType, tmp_path: Path) -> None:
+def test_a_home_is_made_once_and_never_walked(tmp_path: Path) -> None:
     skeleton = tmp_path / "skel"
     skeleton.mkdir()
     (skeleton / ".profile").write_text("x")
     home, me = tmp_path / "ada", tmp_path.stat().st_uid
-    assert inside.make_home(home, me, skeleton)
+    assert accounts.make_home(home, me, skeleton)
     assert (home / ".profile").read_text() == "x"
     assert home.stat().st_mode & 0o777 == 0o700
     (home / ".profile").write_text("mine")
-    assert not inside.make_home(home, me, skeleton)
+    assert not accounts.make_home(home, me, skeleton)
     assert (home / ".profile").read_text() == "mine"

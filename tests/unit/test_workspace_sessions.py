@@ -3,24 +3,18 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.in_image import in_image
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "roles" / "pytorch_sshd" / "files" / "image"))
-try:
-    sessions: Any = importlib.import_module("devnode_sessions")
-finally:
-    sys.path.pop(0)
+sessions: Any = in_image("devnode_sessions")
 
 
 def accepted(login: str, key: str) -> str:

@@ -12,20 +12,14 @@ The file is /etc/devnode/workspace/workspace.json, mounted from the node. It hol
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
-import pwd
-import re
-import shlex
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -33,19 +27,12 @@ from typing import Any
 import devnode_cron
 import devnode_farewell
 import devnode_sessions
+from devnode_accounts import put_accounts, uids
+from devnode_base import RUN, WorkspaceError, people, put, read_config
+from devnode_environment import container_environment, environment, put_environment
+from devnode_sshd import SSHD, SSHD_CONFIG, put_sshd
 
-WORKSPACE = Path("/etc/devnode/workspace")
-HOST_KEYS = Path("/etc/devnode/host_keys")
-RUN = Path("/run/devnode")
-SSHD_CONFIG = RUN / "sshd_config"
-SSHD = "/usr/sbin/sshd"
 JUPYTER = "/usr/local/bin/devnode-jupyter"
-MARK = "devnode workspace"  # the comment of the accounts that are ours to remove
-PORT = 2222
-
-
-class WorkspaceError(Exception):
-    """What is wrong with the workspace, in words."""
 
 
 def main(argv: list[str]) -> int:
@@ -54,7 +41,7 @@ def main(argv: list[str]) -> int:
         if argv == ["apply"]:
             print(json.dumps({"changed": apply()}))
         elif argv == ["close"]:
-            devnode_sessions.end_lost(_uids(), {}, RUN / "logins", RUN / "keys", everything=True)
+            devnode_sessions.end_lost(uids(), {}, RUN / "logins", RUN / "keys", everything=True)
         elif argv == ["run"]:
             apply()
             return Supervisor().run()
@@ -65,21 +52,6 @@ def main(argv: list[str]) -> int:
         print(f"devnode-workspace: {exc}", file=sys.stderr)
         return 1
     return 0
-
-
-def read_config() -> dict[str, Any]:
-    """The workspace as the node describes it."""
-    path = WORKSPACE / "workspace.json"
-    try:
-        config: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as exc:
-        raise WorkspaceError(f"{path} cannot be read ({exc}); the node's role pytorch_sshd writes it") from exc
-    return config
-
-
-def people(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Everybody with a login, the owner first."""
-    return [config["owner"], *config["members"]]
 
 
 def apply() -> list[str]:
@@ -118,82 +90,6 @@ def poke_supervisor() -> None:
         return
 
 
-def put(path: Path, text: str, mode: int = 0o644) -> bool:
-    """Write a file in one step, if its content or its mode differs."""
-    if path.exists() and path.read_text() == text and path.stat().st_mode & 0o7777 == mode:
-        return False
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(text)
-    new.chmod(mode)
-    new.replace(path)
-    return True
-
-
-# --- environment -----------------------------------------------------------------------------------------------------
-# A session over ssh starts with a fresh environment, so what the image and the workspace set would be missing there.
-
-
-def container_environment() -> dict[str, str]:
-    """What the engine gave the container's first process: the image's ENV and the workspace's own variables."""
-    pairs = Path("/proc/1/environ").read_bytes().decode("utf-8", "surrogateescape").split("\0")
-    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
-
-
-def environment(given: Mapping[str, str], allow: Iterable[str]) -> dict[str, str]:
-    """The variables that every session gets: those on the allow-list, printable ones only."""
-    patterns = list(allow)
-    return {
-        name: given[name]
-        for name in sorted(given)
-        if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)
-        and any(fnmatchcase(name, pattern) for pattern in patterns)
-        and given[name].isprintable()
-    }
-
-
-def sshd_setenv(variables: Mapping[str, str]) -> str:
-    """All pairs on one line: sshd takes the first SetEnv only."""
-    words = [f'"{name}={_backslashed(value)}"' for name, value in variables.items()]
-    return f"SetEnv {' '.join(words)}\n" if words else ""
-
-
-def _backslashed(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"')
-
-
-def profile(variables: Mapping[str, str]) -> str:
-    """For login shells, whose /etc/profile sets PATH anew."""
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
-    return "# Written at the container's start from its environment.\n" + "\n".join([*lines, ""])
-
-
-def pam_environment(variables: Mapping[str, str]) -> str:
-    """/etc/environment, for what starts neither a login shell nor an sshd session: cron, su, sudo.
-
-    Its format has no escapes, so a value with quotes, a backslash or # stays out; sshd and shells still have it.
-    """
-    plain = {name: value for name, value in variables.items() if not set(value) & set("\"'\\#")}
-    return "".join(f'{name}="{value}"\n' for name, value in plain.items())
-
-
-def sudoers(variables: Mapping[str, str]) -> str:
-    """The same environment under sudo. It gives nobody a right."""
-    lines = ["Defaults env_file=/etc/environment"]
-    if "PATH" in variables:
-        lines.append(f'Defaults secure_path="{_backslashed(variables["PATH"])}"')
-    return "\n".join([*lines, ""])
-
-
-def put_environment(variables: Mapping[str, str]) -> list[str]:
-    """Every place that a kind of session takes its environment from."""
-    places = (
-        (Path("/etc/environment"), pam_environment(variables), 0o644),
-        (Path("/etc/profile.d/zz-devnode.sh"), profile(variables), 0o644),
-        (Path("/etc/sudoers.d/devnode"), sudoers(variables), 0o440),
-    )
-    return [str(path) for path, text, mode in places if put(path, text, mode)]
-
-
 def put_session(config: Mapping[str, Any]) -> list[str]:
     """Who may become root, and whether a login begins in tmux."""
     people_sudo = [f"{person['name']} ALL=(ALL:ALL) NOPASSWD: ALL" for person in people(config) if config.get("sudo")]
@@ -202,181 +98,6 @@ def put_session(config: Mapping[str, Any]) -> list[str]:
         (RUN / "tmux", f"{int(bool(config.get('tmux')))}\n", 0o644),
     )
     return [str(path) for path, text, mode in places if put(path, text, mode)]
-
-
-# --- accounts --------------------------------------------------------------------------------------------------------
-
-
-def put_accounts(wanted: list[dict[str, Any]]) -> list[str]:
-    """Accounts with the uids that the inventory fixes; those of people who left go, their files stay."""
-    names = {person["name"] for person in wanted}
-    changed = [f"removed {gone}" for gone in _ours() if gone not in names and _remove(gone)]
-    return changed + [f"added {person['name']}" for person in wanted if _ensure(person["name"], int(person["uid"]))]
-
-
-def _ours() -> list[str]:
-    return [entry.pw_name for entry in pwd.getpwall() if entry.pw_gecos.split(",")[0] == MARK]
-
-
-def _uids() -> dict[str, int]:
-    return {name: pwd.getpwnam(name).pw_uid for name in _ours()}
-
-
-def _ensure(name: str, uid: int) -> bool:
-    try:
-        found = pwd.getpwnam(name)
-    except KeyError:
-        found = None
-    if found and found.pw_uid != uid:
-        raise WorkspaceError(
-            f"{name} has uid {found.pw_uid} here, and the inventory says {uid}; a running container keeps its uids: "
-            "recreate the workspace"
-        )
-    if not found:
-        _command(["groupadd", "--gid", str(uid), name])
-        words = ["--uid", str(uid), "--gid", str(uid), "--no-create-home", "--home-dir", f"/home/{name}"]
-        _command(["useradd", *words, "--shell", "/bin/bash", "--comment", MARK, "--password", "*", name])
-    return make_home(Path("/home") / name, uid) or not found
-
-
-def make_home(home: Path, uid: int, skeleton: Path = Path("/etc/skel")) -> bool:
-    """A new home gets its first files and its owner once. One that exists is never walked through."""
-    if home.exists():
-        return False
-    new = home.with_name(f".{home.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    if skeleton.is_dir():
-        shutil.copytree(skeleton, new, symlinks=True)
-    else:
-        new.mkdir()
-    for folder, folders, files in os.walk(new):
-        for entry in (*folders, *files):
-            os.chown(os.path.join(folder, entry), uid, uid, follow_symlinks=False)
-    new.chmod(0o700)
-    os.chown(new, uid, uid)
-    new.rename(home)
-    return True
-
-
-def _remove(name: str) -> bool:
-    entry = pwd.getpwnam(name)
-    # The account goes first, so that nothing new can start; then what still runs under its number.
-    subprocess.run(["userdel", "--force", name], capture_output=True, check=False)
-    devnode_cron.Crontabs().drop(name)
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            if re.search(rf"^Uid:\t\d+\t{entry.pw_uid}\t", status.read_text(), re.MULTILINE):
-                os.kill(int(status.parent.name), signal.SIGKILL)
-        except OSError:
-            continue
-    return True
-
-
-def _command(argv: list[str]) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise WorkspaceError(f"{' '.join(argv)}: {(done.stderr or done.stdout).strip()}")
-    return done.stdout
-
-
-# --- sshd ------------------------------------------------------------------------------------------------------------
-
-
-def put_sshd(config: Mapping[str, Any], variables: Mapping[str, str]) -> bool:
-    """Write sshd's configuration once sshd itself has read it and found it good."""
-    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    new = RUN / "sshd_config.check"
-    put(new, sshd_config(config, variables, ssh_version(), algorithms(config["algorithms"])), 0o600)
-    _command([SSHD, "-t", "-f", str(new)])
-    return put(SSHD_CONFIG, new.read_text(), 0o600)
-
-
-def ssh_version() -> tuple[int, int]:
-    """The version of the image's OpenSSH."""
-    said = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=False).stderr
-    found = re.search(r"OpenSSH_(\d+)\.(\d+)", said)
-    if not found:
-        raise WorkspaceError(f"the image's ssh does not say its version: {said.strip()!r}")
-    return int(found.group(1)), int(found.group(2))
-
-
-def algorithms(wanted: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """Of each list what this sshd knows, in the order wanted: an unknown name would keep sshd from starting."""
-    query = {"KexAlgorithms": "kex", "Ciphers": "cipher", "MACs": "mac"}
-    known = {option: set(_command(["ssh", "-Q", query[option]]).split()) for option in wanted}
-    return {option: [name for name in names if name in known[option]] for option, names in wanted.items()}
-
-
-def sshd_config(
-    config: Mapping[str, Any], variables: Mapping[str, str], version: tuple[int, int], chosen: Mapping[str, list[str]]
-) -> str:
-    """The whole configuration; the image's /etc/ssh/sshd_config is not read."""
-    yes_no = {True: "yes", False: "no"}
-    lines = [
-        "# Written by devnode-workspace from /etc/devnode/workspace/workspace.json.",
-        f"Port {PORT}",
-        *host_keys(HOST_KEYS),
-        "PidFile none",
-        "LogLevel VERBOSE",
-        "# Keys only, and they lie where only root writes.",
-        f"AuthorizedKeysFile {WORKSPACE}/keys/%u",
-        *([f"RevokedKeys {WORKSPACE}/revoked_keys"] if config.get("revoked") else []),
-        f"AllowUsers {' '.join(person['name'] for person in people(config))}",
-        "AuthenticationMethods publickey",
-        "PermitRootLogin no",
-        "PasswordAuthentication no",
-        "KbdInteractiveAuthentication no",
-        "HostbasedAuthentication no",
-        "UsePAM yes",
-        "LoginGraceTime 30",
-        "MaxSessions 64",
-        "# Everybody comes from the bastion's address: one person's mistakes must not lock out the others.",
-        "MaxStartups 100:30:200",
-        *_penalties(config["exempt_networks"], version),
-        "# Forwarding: to this container's own loopback only (VS Code, Jupyter); an agent where the project allows it.",
-        "AllowTcpForwarding local",
-        "PermitOpen 127.0.0.1:* localhost:* [::1]:*",
-        "PermitListen none",
-        f"AllowAgentForwarding {yes_no[bool(config['agent_forwarding'])]}",
-        "AllowStreamLocalForwarding no",
-        "GatewayPorts no",
-        "PermitTunnel no",
-        "X11Forwarding no",
-        "PermitUserEnvironment no",
-        "PermitUserRC no",
-        "PrintMotd no",
-        "ClientAliveInterval 30",
-        "ClientAliveCountMax 6",
-        *(f"{option} {','.join(names)}" for option, names in sorted(chosen.items()) if names),
-        "Subsystem sftp /usr/lib/openssh/sftp-server",
-    ]
-    return "\n".join([*lines, sshd_setenv(variables)])
-
-
-def host_keys(folder: Path) -> list[str]:
-    """The keys, and all certificates: sshd serves the one that fits its key, also when a rotation has changed that.
-
-    What they are stands behind each, so that another key or certificate is another configuration, which sshd reads.
-    """
-    lines = []
-    for option, pattern, suffix in (
-        ("HostKey", "ssh_host_*_key", ".pub"),
-        ("HostCertificate", "ssh_host_*-cert.pub", ""),
-    ):
-        for path in sorted(folder.glob(pattern)):
-            public = path.with_name(f"{path.name}{suffix}")
-            data = public.read_bytes() if public.exists() else b""
-            lines += [f"{option} {path}", f"# sha256 {hashlib.sha256(data).hexdigest()}"]
-    return lines
-
-
-def _penalties(exempt: list[str], version: tuple[int, int]) -> list[str]:
-    if version < (9, 8):
-        return []
-    return [f"PerSourcePenaltyExemptList {','.join(exempt)}"] if exempt else ["PerSourcePenalties no"]
-
-
-# --- main process ----------------------------------------------------------------------------------------------------
 
 
 class Supervisor:
