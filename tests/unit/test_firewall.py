@@ -152,7 +152,13 @@ def test_containers_are_not_cut_off_by_mistake():
     assert firewall.refusals(plan(containers={"outbound": True}), None, ["docker0"]) == []
 
 
-@given(st.text(), st.text(), st.text(), st.text())
+# What is good is among them, so that each of the others comes to be the only one that is not.
+@given(
+    st.just("ssh") | st.text(),
+    st.sampled_from(["192.0.2.0/24", "2001:db8::/32"]) | st.text(),
+    st.just("12/minute") | st.text(),
+    st.sampled_from(["br-*", "docker0"]) | st.text(),
+)
 def test_nothing_unquotable_gets_into_the_rules(name, source, rate, interface):
     try:
         made = plan(

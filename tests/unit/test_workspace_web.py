@@ -33,6 +33,7 @@ from unit.fleet import loaded
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "pytorch_sshd"
 SHA512 = "$6$6bXo4aFzRk1W3tqd$//MqxC2hMAfiOCKphtqptXdRIAs/9kZ6vM4dI71XyceY3zUAQLE5Y3jokvUa55ndpak2XIPo8qaTfgMPSrXA11"
 BCRYPT = "$2b$10$abcdefghijklmnopqrstuu3OXnChv9rsS38y2T8H/NPI6EHTr4uGS"
+HASHES = st.sampled_from([BCRYPT, SHA512])
 WEB = {"name": "nlp.example.com", "port": 8443, "networks": ["10.9.0.0/16"]}
 NLP = {"name": "nlp", "port": 2201, "bind_address": "10.0.0.11", "owner": {"name": "ada", "uid": 2001}}
 NLP |= {"members": [{"name": "grace", "uid": 2002}]}
@@ -181,7 +182,12 @@ def test_everything_else_is_refused_and_never_shown(value: Any) -> None:
     assert "abcdefghijklm" not in said
 
 
-@given(st.text(max_size=120))
+@given(
+    st.text(max_size=120)
+    | st.builds(
+        lambda at, text, hash_: hash_[:at] + text + hash_[at:], st.integers(0, 130), st.text(max_size=3), HASHES
+    )
+)
 def test_no_text_becomes_a_line_of_its_own(text: str) -> None:
     try:
         kept = workspace_web.password_hash(text)
