@@ -55,17 +55,17 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 ],
             )
         half = (time.time() - started) / 2
-        found = preflight.problems(
-            seen, started + half, self._become(), tuple(args["skip"]), args["families"], half, args["clock"]
-        )
+        skip, clock = tuple(args["skip"]), args["clock"]
+        found = preflight.problems(seen, started + half, self._become(), skip, args["families"], half, clock)
         fresh = "known" not in seen.facts
         result: dict[str, Any] = {"changed": False, "fresh": fresh}
+        result["warnings"] = preflight.warnings(seen, started + half, skip, half, clock)
         if fresh and not found:
             looked = self._execute_module("devnode.gpu.preflight", module_args=args, task_vars=task_vars)
             if "problems" not in looked:
                 return {**looked, "failed": True}
             found = looked["problems"]
-            result["warnings"] = looked.get("warnings", [])
+            result["warnings"] += looked.get("warnings", [])
         if found:
             return _refused(host, found)
         if args["gather_subset"]:

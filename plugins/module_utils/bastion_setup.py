@@ -332,7 +332,12 @@ def setup(
         "packages": packages,
         "files": files,
         "activate": [
-            {"argv": [totp.PROGRAM, totp.WANTED, totp.STATE], "when_changed": [f"{totp.WANTED}/*", totp.PROGRAM]},
+            {
+                "argv": [totp.PROGRAM, totp.WANTED, totp.STATE],
+                "when_changed": [f"{totp.WANTED}/*", totp.PROGRAM],
+                # What asks for codes is there again when sshd starts, and has to have them.
+                "at_boot": True,
+            },
             {"argv": ["systemctl", "daemon-reload"], "when_changed": [f"{UNITS}/*"]},
             # It keeps what others write to it meanwhile.
             {"argv": ["systemctl", "restart", "systemd-journald.service"], "when_changed": [JOURNAL]},

@@ -153,9 +153,9 @@ class Transaction:
             # Services start by themselves after this, from the old files. Asking for them now would wait for ever.
             units = any(path.startswith(("/etc/systemd/", "/usr/lib/systemd/")) for path in report["restored"])
             commands: List[Command] = [{"argv": ["systemctl", "daemon-reload"]}] if units else []
+            commands += [command for command in self._reactivation() if command.get("at_boot")]
         else:
-            commands = self.data["activate"] if self.data["reactivate"] is None else self.data["reactivate"]
-            commands = wanted_commands(commands, self.data["changed"])
+            commands = self._reactivation()
         report["commands"] = masked(run_all(commands, stop=False), secret)
         report["errors"] += [
             "%s: exit %d: %s" % (" ".join(o["argv"]), o["rc"], o["output"]) for o in report["commands"] if o["rc"]
@@ -171,6 +171,10 @@ class Transaction:
             except OSError as error:
                 report["errors"].append(f"could not write {manifest_path(self.name, base=self.base)}: {error.strerror}")
         return report
+
+    def _reactivation(self) -> List[Command]:
+        commands = self.data["activate"] if self.data["reactivate"] is None else self.data["reactivate"]
+        return wanted_commands(commands, self.data["changed"])
 
     def _manifest_after_rollback(self) -> Dict[str, Any]:
         before: Dict[str, Any] = dict(self.data["manifest_before"])

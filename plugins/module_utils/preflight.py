@@ -52,6 +52,7 @@ for place in / /var /tmp; do
   say disk "$place" "$(df -Pk "$place" 2>/dev/null | tail -n 1)" "$(df -Pi "$place" 2>/dev/null | tail -n 1)"
 done
 if [ -d /var/lib/devnode/file_set ]; then say known; fi
+if grep -qs 'secret=/var/lib/devnode/totp/' /etc/pam.d/sshd; then say codes; fi
 """
 
 
@@ -107,15 +108,28 @@ def problems(
 ) -> List[str]:
     """Everything that is wrong, each with why it matters and what to do. `become`: "sudo" when it must not ask; `now`:
     when the host was asked for its time, give or take `spread` seconds; `clock`: by how many it may be off."""
+    # Where codes are asked for already, a refusal would keep nobody in, and would keep from the host what puts its time
+    # right, or takes somebody's access away.
+    allowed = CLOCK_SECONDS if "codes" in seen.facts else clock
     found = {
         "distribution": _distribution(seen, families),
         "systemd": "" if "systemd" in seen.facts else _NO_SYSTEMD,
         "python": _python(seen),
         "sudo": _sudo(seen) if become == "sudo" else "",
-        "clock": _clock(seen, now, spread, clock),
+        "clock": _clock(seen, now, spread, allowed),
         "disk": _disk(seen),
     }
     return [f"{name}: {text}" for name, text in found.items() if text and name not in skip]
+
+
+def warnings(
+    seen: Seen, now: float, skip: Tuple[str, ...] = (), spread: float = 0, clock: int = CLOCK_SECONDS
+) -> List[str]:
+    """What is wrong and no reason to stop."""
+    if "clock" in skip or "codes" not in seen.facts or _clock(seen, now, spread, CLOCK_SECONDS):
+        return []
+    off = _clock(seen, now, spread, clock)
+    return [off] if off else []
 
 
 _NO_SYSTEMD = (

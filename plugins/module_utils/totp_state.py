@@ -3,8 +3,8 @@
 # pylint: disable=ansible-bad-function  # is also a program of the host, which prints and exits
 """Brings the files that PAM keeps one-time codes in to what the inventory says.
 
-PAM writes into them which codes were used, so that none counts twice. A person whose secret is the same keeps that; a
-new secret makes a new file; who is no longer listed has none.
+PAM writes into them which codes were used, so that none counts twice, and when somebody tried. A person whose secret is
+the same keeps the former; a new secret makes a new file; who is no longer listed has none.
 
 Role bastion installs this file on hosts as a program, with a first line that makes it one: standard library only.
 """
@@ -13,26 +13,50 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import List, Optional
+from typing import Dict, List, Optional
 
-# Three tries in half a minute, then none until it is over. A code counts once; the one before and the one after the
-# present one count, too, for clocks that are half a minute off.
-OPTIONS = '" RATE_LIMIT 3 30\n" WINDOW_SIZE 3\n" DISALLOW_REUSE\n" TOTP_AUTH\n'
+# Twenty tries in an hour, right ones as well, then none until the first of them is an hour old. Nothing else bounds who
+# has somebody's key and guesses codes (a mistyped one bans nobody): of a million codes three count at a time, so this
+# is a chance of 0.15 % a day, and an alert on its first day (docs/audit.md). A code counts once; the one before and
+# the one after the present one count, too, for clocks that are half a minute off.
+OPTIONS = {"RATE_LIMIT": ["20", "3600"], "WINDOW_SIZE": ["3"], "DISALLOW_REUSE": [], "TOTP_AUTH": []}
 
 
-def _first_line(path: str) -> str:
+def _lines(path: str) -> List[str]:
     try:
         with open(path, encoding="ascii", errors="replace") as stream:
-            return stream.readline().strip()
+            return [line.strip() for line in stream]
     except OSError:
-        return ""
+        return []
+
+
+def _secret(path: str) -> str:
+    return (_lines(path) or [""])[0]
+
+
+def _options(lines: List[str]) -> Dict[str, List[str]]:
+    """What is set, with what PAM has added behind it: tries, used codes."""
+    words = [line.split()[1:] for line in lines[1:] if line.startswith('" ')]
+    return {line[0]: line[1:] for line in words if line}
+
+
+def _fits(path: str, secret: str) -> bool:
+    lines = _lines(path)
+    found = _options(lines)
+    return lines[:1] == [secret] and all(
+        name in found and found[name][: len(words)] == words for name, words in OPTIONS.items()
+    )
 
 
 def _put(path: str, secret: str) -> None:
+    # The same person with other options: a code that was used stays used.
+    used = _options(_lines(path)).get("DISALLOW_REUSE", []) if _secret(path) == secret else []
+    options = {**OPTIONS, "DISALLOW_REUSE": used}
+    text = "".join(" ".join(['"', name, *words]) + "\n" for name, words in options.items())
     new = f"{path}.new"
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as stream:
         os.fchmod(stream.fileno(), 0o600)
-        stream.write(f"{secret}\n{OPTIONS}")
+        stream.write(f"{secret}\n{text}")
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(new, path)
@@ -45,8 +69,8 @@ def bring(wanted: str, state: str) -> List[str]:
     names = set(os.listdir(wanted)) if os.path.isdir(wanted) else set()
     changed = []
     for name in sorted(names):
-        secret = _first_line(os.path.join(wanted, name))
-        if secret and secret != _first_line(os.path.join(state, name)):
+        secret = _secret(os.path.join(wanted, name))
+        if secret and not _fits(os.path.join(state, name), secret):
             _put(os.path.join(state, name), secret)
             changed.append(name)
     for name in sorted(set(os.listdir(state)) - names):
@@ -59,9 +83,7 @@ def differing(wanted: str, state: str) -> List[str]:
     """Whose file `bring` would write or remove."""
     asked, kept = (set(os.listdir(place)) if os.path.isdir(place) else set() for place in (wanted, state))
     others = {
-        name
-        for name in asked & kept
-        if _first_line(os.path.join(wanted, name)) != _first_line(os.path.join(state, name))
+        name for name in asked & kept if not _fits(os.path.join(state, name), _secret(os.path.join(wanted, name)))
     }
     return sorted((asked ^ kept) | others)
 

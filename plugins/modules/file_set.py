@@ -175,6 +175,12 @@ options:
         type: list
         elements: str
         default: []
+      at_boot:
+        description:
+          - Run it also when the host takes the change back while it starts. Services are not up then, and start from
+            the old files; so this is for what makes something of the old files that a service reads.
+        type: bool
+        default: false
       timeout:
         description:
           - Seconds after which the command counts as failed.
@@ -184,7 +190,8 @@ options:
     description:
       - Commands that make the old files effective again after they were put back, if O(activate) would not do that, for
         example because a file is gone that was not there before. O(activate) when left out.
-      - They do not run when the host takes the change back while it starts, as services then start from the old files.
+      - They do not run when the host takes the change back while it starts, as services then start from the old files;
+        but for those with C(at_boot).
     type: list
     elements: dict
     suboptions:
@@ -200,6 +207,11 @@ options:
         type: list
         elements: str
         default: []
+      at_boot:
+        description:
+          - As for O(activate).
+        type: bool
+        default: false
       timeout:
         description:
           - Seconds after which the command counts as failed.
@@ -505,6 +517,11 @@ _COMMAND: Dict[str, Any] = {
     "argv": {"type": "list", "elements": "str", "required": True},
     "timeout": {"type": "int", "default": 60},
 }
+_ACTIVATION: Dict[str, Any] = {
+    **_COMMAND,
+    "when_changed": {"type": "list", "elements": "str", "default": []},
+    "at_boot": {"type": "bool", "default": False},
+}
 ARGUMENTS: Dict[str, Any] = {
     "name": {"type": "str", "required": True},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -540,12 +557,12 @@ ARGUMENTS: Dict[str, Any] = {
         "type": "list",
         "elements": "dict",
         "default": [],
-        "options": {**_COMMAND, "when_changed": {"type": "list", "elements": "str", "default": []}},
+        "options": _ACTIVATION,
     },
     "reactivate": {
         "type": "list",
         "elements": "dict",
-        "options": {**_COMMAND, "when_changed": {"type": "list", "elements": "str", "default": []}},
+        "options": _ACTIVATION,
     },
     "verify": {
         "type": "list",

@@ -46,7 +46,7 @@ options:
       - Seconds by which the host's clock may differ from the controller's. Package lists and certificates bear some
         minutes.
       - C(site.yml) asks for 25 on bastions that ask for one-time codes, each of which counts for half a minute before
-        and after its own.
+        and after its own. Where codes are asked for already, more than this is a warning, up to 300 seconds.
     type: int
     default: 300
 attributes:

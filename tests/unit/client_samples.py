@@ -109,6 +109,7 @@ VIEW: dict[str, Any] = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "linux": {},
     "linux-8.0": {"openssh": "8.0"},
+    "linux-8.9": {"openssh": "8.9", "fast_algorithms": False},
     "linux-9.2": {"openssh": "9.2"},
     "linux-10.0": {"openssh": "10.0"},
     "macos": {"platform": "macos"},

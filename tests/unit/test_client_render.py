@@ -54,6 +54,26 @@ def test_golden_files(name: str) -> None:
         assert found.content == path.read_text()
 
 
+@pytest.mark.parametrize(
+    ("declared", "asked"),
+    [
+        ({}, False),
+        ({"openssh": "8.4"}, False),
+        ({"openssh": "8.5"}, True),
+        ({"openssh": "8.9", "platform": "macos"}, True),
+        ({"openssh": "8.9", "fast_algorithms": False}, True),
+        ({"openssh": "8.9", "platform": "windows"}, False),
+        ({"openssh": "9.0"}, False),
+    ],
+)
+def test_who_does_not_offer_what_our_servers_ask_for_by_itself_is_told_to(
+    declared: dict[str, Any], asked: bool
+) -> None:
+    text = config(samples.view(**declared))
+    assert ("KexAlgorithms ^sntrup761x25519-sha512@openssh.com" in text) == asked
+    assert "KexAlgorithms" not in text or asked
+
+
 @pytest.mark.parametrize("name", samples.VARIANTS)
 def test_ssh_reads_what_we_mean(name: str, tmp_path: Path) -> None:
     """Every option of every alias, as ssh -G gives it back."""

@@ -102,7 +102,8 @@ def test_a_restart_of_the_host_takes_it_back(
     case: Case, guarded: Callable[..., Transaction], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guard, "watched", lambda _name: True)
-    guarded(activate=[{"argv": ["touch", str(case.root / "not-at-boot")]}]).write_new()
+    at_boot = {"argv": ["touch", str(case.root / "at-boot")], "at_boot": True, "when_changed": ["*"]}
+    guarded(activate=[{"argv": ["touch", str(case.root / "not-at-boot")]}, at_boot]).write_new()
     state = guard.guard_state("demo", case.base)
     assert state is not None
     guard.save_guard({**state, "phase": "waiting", "nonce": "x", "deadline": 1e12}, case.base)
@@ -112,6 +113,7 @@ def test_a_restart_of_the_host_takes_it_back(
     guard.boot(case.base)
     assert policy(case) == b"old"
     assert not (case.root / "not-at-boot").exists()
+    assert (case.root / "at-boot").exists()
 
 
 def test_a_soft_reboot_leaves_the_marker_and_nobody_who_watches(

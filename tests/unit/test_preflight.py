@@ -94,6 +94,23 @@ def test_minor_releases_of_el(version):
     assert found(os=["rocky", version]) == []
 
 
+def test_where_codes_are_asked_for_already_a_wrong_clock_keeps_no_run_away():
+    """It would keep away what puts the time right, and what takes a leaver's access."""
+
+    def said(seconds, **more):
+        seen = Seen({**GOOD, "time": [str(int(NOW) + seconds)], "codes": []}, ROOMY)
+        return preflight.problems(seen, NOW, "sudo", clock=25, **more), preflight.warnings(seen, NOW, clock=25, **more)
+
+    assert said(20) == ([], [])
+    refused, (warned,) = said(-40)
+    assert refused == []
+    assert "40 seconds behind the controller's. More than 25 seconds are too many for one-time codes" in warned
+    (refused,), warned = said(400)
+    assert "7 minutes ahead" in refused
+    assert warned == []
+    assert said(-40, skip=("clock",)) == ([], [])
+
+
 def test_codes_bear_less_of_a_wrong_clock_than_certificates():
     """What the look itself took says nothing about the clock."""
 

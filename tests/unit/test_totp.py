@@ -251,6 +251,30 @@ def test_used_codes_stay_known_until_the_secret_changes(tmp_path):
     assert totp_state.main([]) == 2
 
 
+def test_other_limits_than_ours_are_put_right_and_used_codes_stay_used(tmp_path):
+    """As an earlier version of this program, or somebody's hand, has left them."""
+    wanted, state = tmp_path / "wanted", tmp_path / "state"
+    places = [str(wanted), str(state)]
+    wanted.mkdir()
+    (wanted / "ada").write_text(f"{SECRET}\n")
+    assert totp_state.main(places) == 0
+    good = (state / "ada").read_text()
+    assert '" RATE_LIMIT 20 3600\n' in good
+    # What PAM adds is no difference.
+    tried = good.replace("3600", "3600 1700000000 1700000009").replace("REUSE", "REUSE 58000000 58000001")
+    (state / "ada").write_text(tried)
+    assert totp_state.main([*places, "--check"]) == 0
+    for other in (
+        tried.replace("RATE_LIMIT 20 3600", "RATE_LIMIT 3 30"),
+        tried.replace("WINDOW_SIZE 3", "WINDOW_SIZE 17"),
+        tried.replace('" TOTP_AUTH\n', ""),
+    ):
+        (state / "ada").write_text(other)
+        assert totp_state.main([*places, "--check"]) == 1
+        assert totp_state.bring(*places) == ["ada"]
+        assert (state / "ada").read_text() == good.replace("REUSE", "REUSE 58000000 58000001")
+
+
 def test_what_pam_lost_is_noticed_and_put_right(tmp_path, capsys):
     places = [str(tmp_path / "wanted"), str(tmp_path / "state")]
     assert totp_state.main([*places, "--check"]) == 0

@@ -39,6 +39,13 @@ def test_a_container_whose_description_was_taken_away_goes_on(tmp_path: Path, mo
     assert tended == [config, {"ada": 2001}]
 
 
+def test_a_file_of_an_older_version_says_nothing_of_keys_and_ends_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who goes back to 0.1.0 has containers of the newer image until nobody is in them."""
+    monkeypatch.setattr(inside.devnode_sessions, "end_lost", lambda *_words: pytest.fail("sessions were looked at"))
+    config = {"owner": {"name": "ada", "uid": 2001}, "members": []}
+    assert inside.end_lost_sessions(config) == []
+
+
 def test_the_first_process_outlives_that_no_more_processes_are_to_be_had(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

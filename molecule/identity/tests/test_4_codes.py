@@ -16,7 +16,7 @@ import pytest
 from ansible_collections.devnode.gpu.plugins.module_utils import totp
 from doc_blocks import ROOT, to_run
 from identity import BASTIONS, Client, ada, apply, grace, key, ops
-from scenario_hosts import address, play, root, wait_until
+from scenario_hosts import address, kill_while_waiting, outside, play, restart, root, wait_until
 from scenario_hosts import ssh as controller_ssh
 
 pytestmark = pytest.mark.skipif(
@@ -51,7 +51,7 @@ class Asked(Client):
 
 
 def next_step():
-    """Codes count once, and PAM lets nobody try more than three times in half a minute."""
+    """Codes count once."""
     now = int(time.time()) // STEP
     wait_until(lambda: int(time.time()) // STEP > now, "the next half minute", STEP + 5)
 
@@ -265,6 +265,23 @@ def test_a_run_that_fails_while_switching_codes_off_leaves_everybody_theirs():
             one = Asked(bastion, name)
             assert one.enters_with(code(name)), (bastion, name)
             one.leaves()
+    apply([ada(), grace()], **ASKED)
+
+
+def test_a_restart_before_codes_off_was_confirmed_leaves_everybody_theirs():
+    """Nobody is there to confirm it, and the power goes: the host takes it back while it starts."""
+    off = json.dumps({"people": [ada(), grace()], "operators": [ops()], "bastion_guard_window": 300})
+    kill_while_waiting("bastion", BASTIONS, "-e", off)
+    for bastion in BASTIONS:
+        assert outside(bastion, "ls", "/var/lib/devnode/totp").stdout == ""
+        restart(bastion, "ssh.service")
+    next_step()
+    for bastion in BASTIONS:
+        assert outside(bastion, "ls", "/var/lib/devnode/totp").stdout.split() == ["ada", "grace", "ops"]
+        one = Asked(bastion, "ada")
+        assert not one.enters(), bastion
+        assert one.enters_with(code("ada")), bastion
+        one.leaves()
     apply([ada(), grace()], **ASKED)
 
 

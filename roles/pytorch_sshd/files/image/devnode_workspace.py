@@ -76,6 +76,8 @@ def apply() -> list[str]:
 
 def end_lost_sessions(config: Mapping[str, Any]) -> list[str]:
     """Who lost a key is not kept in by a connection that it opened."""
+    if "keys" not in config:
+        return []  # written by a version of the role from before that: somebody went back to it, and this image goes on
     logins = {person["name"]: int(person["uid"]) for person in people(config)}
     keys = {**config["keys"], devnode_sessions.REVOKED: config.get("revoked", [])}
     ended = devnode_sessions.end_lost(logins, keys, RUN / "logins", RUN / "keys")
