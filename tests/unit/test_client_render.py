@@ -66,7 +66,7 @@ def test_golden_files(name: str) -> None:
         ({"openssh": "9.0"}, False),
     ],
 )
-def test_who_does_not_offer_what_our_servers_ask_for_by_itself_is_told_to(
+def test_an_ssh_that_offers_what_we_ask_for_only_when_told_is_told(
     declared: dict[str, Any], asked: bool
 ) -> None:
     text = config(samples.view(**declared))
