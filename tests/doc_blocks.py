@@ -36,20 +36,25 @@ class Block:
     text: str
 
 
+def _place(path: Path) -> Path:
+    """As a reader would look for it; another version's page lies elsewhere."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
 def blocks(path: Path) -> Iterator[Block]:
     """Every shell block of a page, in order."""
     page = path.read_text()
     for found in FENCE.finditer(page):
         line = page.count("\n", 0, found.start("text")) + 1
         text = re.sub(rf"^{found['indent']}", "", found["text"], flags=re.MULTILINE)
-        yield Block(f"{path.relative_to(ROOT)}:{line}", found["marker"] or "", (found["what"] or "").strip(), text)
+        yield Block(f"{_place(path)}:{line}", found["marker"] or "", (found["what"] or "").strip(), text)
 
 
 def unmarked(path: Path) -> Iterator[str]:
     """Fences without a language, and commands in a fence that is no shell's."""
     page = path.read_text()
     for found in OTHER.finditer(page):
-        place = f"{path.relative_to(ROOT)}:{page.count(chr(10), 0, found.start()) + 1}"
+        place = f"{_place(path)}:{page.count(chr(10), 0, found.start()) + 1}"
         if not found["language"]:
             yield f"{place}: a fence that names no language"
         elif found["language"] == "text" and COMMAND.search(found["text"]):

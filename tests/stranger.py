@@ -16,7 +16,7 @@ from typing import Any
 
 import bundled
 from doc_blocks import ROOT, to_run
-from scenario_hosts import FOLDER, SCENARIO, Done
+from scenario_hosts import FOLDER, SCENARIO, Done, ssh
 
 PAGE = ROOT / "docs" / "first-fleet.md"
 STEPS = to_run(PAGE, "first-fleet")
@@ -55,13 +55,18 @@ class Adopter:
         return done
 
 
+def build(tree: Path, folder: Path) -> None:
+    """The release file of a tree."""
+    galaxy = Path(sys.executable).parent / "ansible-galaxy"
+    subprocess.run([galaxy, "collection", "build", "--output-path", folder, tree], check=True, capture_output=True)
+
+
 def made() -> Iterator[Adopter]:
     """The machine with the collections' files in its directory, until the end of the tests."""
     # Short: ansible's control sockets lie below it.
     home = Path(tempfile.mkdtemp(prefix="ff.", dir="/tmp"))
     one = Adopter(home)
-    galaxy = Path(sys.executable).parent / "ansible-galaxy"
-    subprocess.run([galaxy, "collection", "build", "--output-path", one.work, ROOT], check=True, capture_output=True)
+    build(ROOT, one.work)
     bundled.archives(one.work)
     yield one
     one.run("for one in .ansible/cp/*; do ssh -O exit -o ControlPath=$one x; done 2>/dev/null || true")
@@ -79,6 +84,57 @@ def console(machine: str, command: str) -> str:
     """At the machine itself, whatever becomes of its sshd."""
     argv = ["docker", "exec", f"{PREFIX}-{machine}", "sh", "-c", command]
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+def address(machine: str, network: str) -> str:
+    """Of a machine in one of the scenario's networks."""
+    template = f'{{{{(index .NetworkSettings.Networks "{PREFIX}-{network}").IPAddress}}}}'
+    argv = ["docker", "inspect", "-f", template, f"{PREFIX}-{machine}"]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def fingerprint(machine: str) -> str:
+    return console(machine, "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub").split()[1]
+
+
+def page_values() -> dict[str, str]:
+    """What a reader of docs/first-fleet.md says of themselves, for the machines `bastion` and `gpu-01`."""
+    bastion = address("bastion", "public")
+    return {
+        "BASTION": bastion,
+        "BASTION_PRIVATE": address("bastion", "private"),
+        "NODE": address("gpu-01", "private"),
+        "OFFICE": bastion.rpartition(".")[0] + ".0/24",
+        "CONTROLLER": ssh("bastion", "echo $SSH_CONNECTION").stdout.split()[0],
+        "ACCOUNT": "automation",
+        "ACCOUNT_KEY": str(FOLDER / "automation"),
+        "OLGA": new_key("olga"),
+        "ADA": new_key("ada"),
+        "BASTION_FINGERPRINT": fingerprint("bastion"),
+        "NODE_FINGERPRINT": fingerprint("gpu-01"),
+    }
+
+
+def mirrors(one: Adopter) -> None:
+    """What a fleet with mirrors of its own sets; they are the stand-ins."""
+    place = one.work / "inventory" / "group_vars" / "devnode_nodes" / "mirrors.yml"
+    place.write_text(json.dumps(standins()))
+
+
+def on_laptop(script: str, stdin: bytes = b"") -> Done:
+    """As ada, on the machine `laptop`."""
+    argv = ["docker", "exec", "-i", f"{PREFIX}-laptop", "su", "-", "ada", "-c", script]
+    done = subprocess.run(argv, input=stdin, capture_output=True, check=False, timeout=120)
+    return Done(argv, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def hand_out(kits: Path) -> None:
+    """ada's laptop, with her key and her kit, which she has yet to install."""
+    subprocess.run(["docker", "exec", f"{PREFIX}-laptop", "useradd", "-m", "-s", "/bin/bash", "ada"], check=True)
+    key = (FOLDER / "ada").read_bytes()
+    assert on_laptop("umask 077; mkdir -p .ssh; cat >.ssh/id_ed25519", key).returncode == 0
+    kit = subprocess.run(["tar", "-C", kits, "-c", "ada"], capture_output=True, check=True).stdout
+    assert on_laptop("tar -x", kit).returncode == 0
 
 
 def standins() -> dict[str, Any]:

@@ -66,9 +66,7 @@ def test_golden_files(name: str) -> None:
         ({"openssh": "9.0"}, False),
     ],
 )
-def test_an_ssh_that_offers_what_we_ask_for_only_when_told_is_told(
-    declared: dict[str, Any], asked: bool
-) -> None:
+def test_an_ssh_that_offers_what_we_ask_for_only_when_told_is_told(declared: dict[str, Any], asked: bool) -> None:
     text = config(samples.view(**declared))
     assert ("KexAlgorithms ^sntrup761x25519-sha512@openssh.com" in text) == asked
     assert "KexAlgorithms" not in text or asked

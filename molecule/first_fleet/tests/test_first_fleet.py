@@ -6,55 +6,21 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 import tarfile
 from collections.abc import Iterator
 
 import pytest
 import yaml
 from doc_blocks import ROOT, to_run
-from scenario_hosts import FOLDER, Done, processes, ssh, wait_until
-from stranger import PAGE, PREFIX, STEPS, Adopter, changes, console, made, new_key, standins
+from scenario_hosts import FOLDER, processes, wait_until
+from stranger import PAGE, STEPS, Adopter, changes, console, hand_out, made, mirrors, on_laptop, page_values
 
 
 @pytest.fixture(scope="module")
 def adopter() -> Iterator[Adopter]:
     for one in made():
-        one.values = _values()
+        one.values = page_values()
         yield one
-
-
-def _values() -> dict[str, str]:
-    def address(machine: str, network: str) -> str:
-        template = f'{{{{(index .NetworkSettings.Networks "{PREFIX}-{network}").IPAddress}}}}'
-        argv = ["docker", "inspect", "-f", template, f"{PREFIX}-{machine}"]
-        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
-
-    bastion = address("bastion", "public")
-    controller = ssh("bastion", "echo $SSH_CONNECTION").stdout.split()[0]
-    return {
-        "BASTION": bastion,
-        "BASTION_PRIVATE": address("bastion", "private"),
-        "NODE": address("gpu-01", "private"),
-        "OFFICE": bastion.rpartition(".")[0] + ".0/24",
-        "CONTROLLER": controller,
-        "ACCOUNT": "automation",
-        "ACCOUNT_KEY": str(FOLDER / "automation"),
-        "OLGA": new_key("olga"),
-        "ADA": new_key("ada"),
-        "BASTION_FINGERPRINT": _fingerprint("bastion"),
-        "NODE_FINGERPRINT": _fingerprint("gpu-01"),
-    }
-
-
-def _fingerprint(machine: str) -> str:
-    return console(machine, "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub").split()[1]
-
-
-def _mirrors(one: Adopter) -> None:
-    """What a fleet with mirrors of its own sets; they are the stand-ins."""
-    place = one.work / "inventory" / "group_vars" / "devnode_nodes" / "mirrors.yml"
-    place.write_text(json.dumps(standins()))
 
 
 def test_the_file_holds_what_users_need_and_nothing_else(adopter: Adopter) -> None:
@@ -92,7 +58,7 @@ def test_installs_as_the_page_says(adopter: Adopter) -> None:
     assert there == {"devnode/gpu", "community/crypto"}
     done = adopter.run(STEPS[1].text)
     assert done.returncode == 0, done.stdout + done.stderr
-    _mirrors(adopter)
+    mirrors(adopter)
 
 
 def test_meets_the_hosts_only_with_the_right_fingerprints(adopter: Adopter) -> None:
@@ -195,20 +161,7 @@ def test_what_was_theirs_is_still_theirs(adopter: Adopter) -> None:
 
 
 def test_a_laptop_with_the_kit_is_in(adopter: Adopter) -> None:
-    laptop = f"{PREFIX}-laptop"
-
-    def on_laptop(script: str, stdin: bytes = b"") -> Done:
-        argv = ["docker", "exec", "-i", laptop, "su", "-", "ada", "-c", script]
-        done = subprocess.run(argv, input=stdin, capture_output=True, check=False, timeout=120)
-        return Done(argv, done.returncode, done.stdout.decode(), done.stderr.decode())
-
-    subprocess.run(["docker", "exec", laptop, "useradd", "-m", "-s", "/bin/bash", "ada"], check=True)
-    key = (FOLDER / "ada").read_bytes()
-    assert on_laptop("umask 077; mkdir -p .ssh; cat >.ssh/id_ed25519", key).returncode == 0
-    kit = subprocess.run(
-        ["tar", "-C", adopter.work / "inventory-kits", "-c", "ada"], capture_output=True, check=True
-    ).stdout
-    assert on_laptop("tar -x", kit).returncode == 0
+    hand_out(adopter.work / "inventory-kits")
     # docs/client.md, from the installer to its end: with an agent, and as an editor with an ssh of its own would go.
     client = ROOT / "docs" / "client.md"
     script = "\n".join(block.text for block in to_run(client, "client-linux"))
