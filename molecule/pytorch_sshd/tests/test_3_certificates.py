@@ -99,7 +99,7 @@ def test_kits_of_before_go_on_after_a_rebuild_and_nobodys_session_ends(host: Any
     text = short.with_name("short-cert.pub").read_text().strip()
     host.check_output(f"echo '{text}' > {STATE}/vision/{KEY}-cert.pub")
     assert days_left(host, "vision") < 21
-    program = "/usr/local/lib/devnode/devnode_workspace.py"
+    program = "/usr/local/lib/devnode/devnode_sshd.py"
     host.check_output(f"docker exec devnode-vision sed -i.kept 's/ssh_host_[*]-cert.pub/nothing/' {program}")
     with ExitStack() as sessions:
         stay = [sessions.enter_context(session(name, PEOPLE[name], "sleep 305")) for name in ("team", "vision")]
