@@ -31,7 +31,7 @@ from stranger import (
 OLDER = "14c5560"
 HOSTS = ("bastion", "gpu-01")
 # Everything that a role may write to, but state, logs and what tools make of their settings.
-SEEN = "/etc /usr/local /opt/miniconda/.condarc /root"
+SEEN = "/etc /usr/local /root"
 # ldconfig's, PAM's and the package manager's own, which on some days makes an empty sources.list where there was none.
 PASSING = re.compile(
     r"/etc/(ld\.so\.cache|apt/sources\.list$|\.pwd\.lock|passwd-|shadow-|group-|gshadow-|subuid-|subgid-)|/root/\.ansible/"
@@ -74,8 +74,8 @@ class Fleet:
 
 def files(host: str) -> dict[str, str]:
     """Every file, link and folder that could be ours, with its mode and content."""
-    listed = console(host, f"find {SEEN} -xdev -printf '%p\t%y %m %u %l\n' 2>/dev/null || true")
-    sums = console(host, f"find {SEEN} -xdev -type f -exec sha256sum {{}} + 2>/dev/null || true")
+    listed = console(host, f"find {SEEN} -xdev -printf '%p\t%y %m %u %l\n'")
+    sums = console(host, f"find {SEEN} -xdev -type f -exec sha256sum {{}} +")
     found = dict(line.split("\t", 1) for line in listed.splitlines())
     for line in sums.splitlines():
         digest, _, path = line.partition("  ")
@@ -113,9 +113,10 @@ def gets_in() -> None:
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Fleet]:
     for one in made():
-        one.run("mkdir older newer tree && mv devnode-gpu-*.tar.gz newer")
-        # A shallow clone has not got it, and says so.
-        one.run(f"git -c safe.directory='*' -C {ROOT} archive {OLDER} | tar -x -C tree")
+        # A shallow clone has not got that commit, and git says so.
+        archive = f"git -c safe.directory='*' -C {ROOT} archive {OLDER} | tar -x -C tree"
+        done = one.run(f"mkdir older newer tree && mv devnode-gpu-*.tar.gz newer && {archive}")
+        assert done.returncode == 0, done.stderr
         build(one.work / "tree", one.work / "older")
         one.values = page_values()
         found = Fleet(one)
