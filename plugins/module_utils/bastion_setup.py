@@ -57,14 +57,16 @@ SETTINGS: tuple[tuple[str, str, str], ...] = (
     ("fs.protected_hardlinks", "1", "no tricks with links to files of others"),
     ("fs.protected_symlinks", "1", "the same for symbolic links in /tmp"),
 )
+# The kernel takes no rule for a directory that is not there, and what reads the rules stops at the first such line.
+# So each one comes with a package or a file of this role. Of two rules for one file the first counts.
+SUDOERS = "/etc/sudoers.d"
 WATCHED: tuple[tuple[str, str, str], ...] = (
     ("dir", "/etc/ssh", "devnode-sshd"),
-    ("dir", "/etc/devnode/ssh", "devnode-keys"),
-    ("dir", "/etc/devnode/bastion", "devnode-keys"),
     ("path", "/etc/sudoers", "devnode-sudo"),
-    ("dir", "/etc/sudoers.d", "devnode-sudo"),
+    ("dir", SUDOERS, "devnode-sudo"),
     ("path", "/etc/nftables.conf", "devnode-firewall"),
     ("path", "/etc/devnode/firewall.nft", "devnode-firewall"),
+    ("dir", "/etc/devnode", "devnode-keys"),
     ("dir", "/etc/fail2ban", "devnode-firewall"),
     ("path", "/etc/passwd", "devnode-accounts"),
     ("path", "/etc/shadow", "devnode-accounts"),
@@ -320,6 +322,8 @@ def setup(
         files += _shipping(server)
     if flags["auditd"]:
         packages.append("auditd")
+        # As package sudo has it, which a bastion without operators may not have.
+        files.append({"path": SUDOERS, "state": "directory", "mode": "0750"})
         files.append({"path": RULES, "template": "audit.rules.j2", "mode": "0640"})
     if flags["security_upgrades"]:
         packages.append("unattended-upgrades")

@@ -105,6 +105,7 @@ def load(source: Source) -> Topology:
             "everywhere that a packet filter lets in. Name where Ansible comes from; or say that it is meant: "
             "devnode_automation_networks: []"
         )
+    revoked_keys = _with_leavers(revoked_keys, [person for _entry, person in users if person])
     gone = {key.bare for key in revoked_keys}
     known = [_without_revoked(entry, person, gone, warnings) for entry, person in users if person]
     people = sorted(known, key=lambda person: person.name)
@@ -191,6 +192,24 @@ def _known_keys(problems: Problems, text: str) -> Dict[str, Any]:
 
 def _sorted(networks: Tuple[str, ...]) -> Tuple[str, ...]:
     return tuple(sorted(networks))
+
+
+def _with_leavers(revoked: Tuple[PublicKey, ...], people: List[Person]) -> Tuple[PublicKey, ...]:
+    """The revoked keys with those of who left: a certificate of theirs must not open the login's next account.
+
+    Not those that somebody who is here lists, as after a change of login.
+    """
+    present, gone = (
+        {
+            key.bare: replace(key, comment="")
+            for one in people
+            if one.present is here
+            for key in (*one.bastion_keys, *one.workspace_keys)
+        }
+        for here in (True, False)
+    )
+    more = {bare: key for bare, key in gone.items() if bare not in present}
+    return (*revoked, *(more[bare] for bare in sorted(set(more) - {key.bare for key in revoked})))
 
 
 def _without_revoked(entry: Entry, person: Person, gone: Set[str], warnings: List[str]) -> Person:

@@ -145,3 +145,26 @@ def test_all_problems_are_told_at_once():
     with pytest.raises(bastion_setup.BastionError) as error:
         made(audit_keep_days=0, banner="\x07", time_servers=["-x"])
     assert len(str(error.value).splitlines()) == 3
+
+
+def test_every_directory_that_the_kernel_watches_is_there_without_any_operator():
+    """One that is not ends the reading of the rules, and with it the run."""
+    by_package = {"/etc/ssh": "openssh-server", "/etc/pam.d": "openssh-server", "/etc/fail2ban": "fail2ban",
+                  "/etc/audit": "auditd", "/etc/systemd/system": "openssh-server"}  # fmt: skip
+    plan = made()
+    # The role's list of revoked keys is always written (relay_certificates.relays).
+    ours = {file["path"] for file in plan["files"] if file.get("state") == "directory"} | {"/etc/devnode"}
+    for one in plan["variables"]["watched"]:
+        folder = one["path"] if one["kind"] == "dir" else str(Path(one["path"]).parent)
+        assert folder in ours or by_package.get(folder) in plan["packages"] or folder == "/etc", one
+
+
+def test_what_the_firewall_has_is_told_apart_from_keys():
+    """Of two rules for one file the kernel takes the first."""
+    paths = [one["path"] for one in made()["variables"]["watched"]]
+    assert paths.index("/etc/devnode/firewall.nft") < paths.index("/etc/devnode")
+
+
+def test_a_ban_ends_nothing_that_is_open():
+    text = render("fail2ban.local.j2", made())
+    assert [line.count("ct state new reject") for line in text.splitlines() if line.startswith("banaction")] == [1, 1]

@@ -456,6 +456,26 @@ def test_a_revoked_key_counts_nowhere_though_it_is_listed():
     assert sum("is revoked" in text for text in topology.warnings) == 2
 
 
+def test_the_keys_of_who_left_are_revoked_for_the_sake_of_their_certificates():
+    topology = loaded(_leaves("grace"))
+    assert {one.bare for one in topology.revoked_keys} == {bare("grace")}
+    assert bastion_plan(topology, "bastion")["bastion"]["revoked_keys"]
+    assert all(one["revoked_keys"] for one in node_plan(topology, "gpu-01")["workspaces"])
+    assert not any("is revoked" in text for text in topology.warnings)
+
+
+def test_a_key_that_went_on_to_another_login_counts():
+    """Somebody gets another login: the old entry stays, absent, and lists the same key."""
+
+    def change(fleet):
+        _leaves("grace")(fleet)
+        old = next(one for one in fleet["users"] if one["name"] == "grace")
+        fleet["users"].append({**old, "name": "grace2", "uid": 2999, "state": "present"})
+
+    topology = loaded(change)
+    assert topology.revoked_keys == ()
+
+
 def test_the_bastion_knows_how_long_clients_keep_connections():
     def change(fleet):
         fleet["users"][1]["client"] = {"multiplexing": "24h"}

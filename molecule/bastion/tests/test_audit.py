@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 from datetime import datetime
+from pathlib import PurePosixPath
 
 import pytest
 from scenario_hosts import FOLDER, address, root, wait_until
@@ -269,6 +270,10 @@ def test_a_restart_of_sshd_keeps_relays(bastion):
     found = root(bastion, "apt-config dump")
     assert 'Unattended-Upgrade::Automatic-Reboot "false";' in found
     assert 'APT::Periodic::Unattended-Upgrade "1";' in found
+    assert re.search('Unattended-Upgrade::Origins-Pattern:: ".*label=Debian-Security', found), found
+    # What it would upgrade and from where: it reads its own settings, and nothing is installed.
+    dry = root(bastion, "unattended-upgrade --dry-run --verbose 2>&1")
+    assert "label=Debian-Security" in dry, dry
 
 
 @pytest.mark.parametrize("bastion", BASTIONS)
@@ -277,8 +282,13 @@ def test_the_kernels_audit_rules_can_be_merged(bastion):
     root(bastion, "augenrules >/dev/null 2>&1 || true")
     assert "No change" in root(bastion, "augenrules --check")
     merged = root(bastion, "cat /etc/audit/audit.rules")
-    for path in ("dir=/etc/ssh", "path=/etc/sudoers", "path=/etc/devnode/firewall.nft", "dir=/etc/devnode/bastion"):
+    for path in ("dir=/etc/ssh", "path=/etc/sudoers", "path=/etc/devnode/firewall.nft", "dir=/etc/devnode"):
         assert f"-F {path} -F perm=wa" in merged
+    # The kernel refuses a rule for a directory that is not there, and auditctl the rest of the file with it.
+    watched = set(re.findall(r"-F dir=(\S+)", merged))
+    watched |= {str(PurePosixPath(path).parent) for path in re.findall(r"-F path=(\S+)", merged)}
+    assert len(watched) > 8
+    assert root(bastion, f"for one in {' '.join(sorted(watched))}; do test -d $one || echo $one; done") == ""
 
 
 @pytest.mark.parametrize("bastion", BASTIONS)

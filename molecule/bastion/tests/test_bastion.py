@@ -121,19 +121,25 @@ def guess_passwords(name):
 
 
 @pytest.mark.parametrize("name", ["bastion", "bastion13"])
-def test_a_ban_for_names_ends_by_itself(name):
-    """With a time that a test can wait for."""
+def test_a_ban_for_names_ends_by_itself(name, target):
+    """With a time that a test can wait for. What a colleague behind the same address has open goes on meanwhile."""
     a_way_for(STRANGER, name)
     nobody_is_banned(name)
     before = len(bans(name))
-    root(name, "fail2ban-client set sshd bantime 8 >/dev/null")
+    colleague = "ssh -F /root/kit/config -S /root/kit/colleague"
+    root("client", f"{colleague} -f -N -M -b {STRANGER} {name}-ada 2>/dev/null")
+    root(name, "fail2ban-client set sshd bantime 20 >/dev/null")
     try:
         guess_names(name)
         wait_until(lambda: " Ban " in bans(name)[before:], "the ban")
         assert connect("client", address(name), 22) == "open"
+        assert connect("client", address(name), 22, source=STRANGER) != "open"
+        assert "SSH-2.0" in ssh("-S", "/root/kit/colleague", "-W", f"{target}:22", f"{name}-ada")[1]
+        assert " Unban " not in bans(name)[before:].partition(" Ban ")[2]
         wait_until(lambda: " Unban " in bans(name)[before:].partition(" Ban ")[2], "its end")
     finally:
         root(name, "fail2ban-client set sshd bantime 900 >/dev/null; fail2ban-client unban --all >/dev/null")
+        root("client", f"{colleague} -O exit {name}-ada 2>/dev/null || :")
     assert connect("client", address(name), 22, source=STRANGER) == "open"
 
 
