@@ -51,6 +51,12 @@ options:
     description: Its port.
     type: int
     default: 0
+  certificate:
+    description:
+      - With V(serve), the certificate of the key that is served then (RV(to_sign)). It takes the place of the one that
+        is there, if there is one, in the moment in which sshd reads both.
+    type: str
+    default: ""
 attributes:
   check_mode:
     description: Says what would be done, and changes nothing.
@@ -82,6 +88,13 @@ fingerprint:
   description: Fingerprint of the served key.
   returned: success
   type: str
+to_sign:
+  description: >-
+    Where the key has a certificate, for O(devnode.gpu.host_certificates#module:wanted): the key that is served after
+    V(serve), where its certificate belongs, and what is there now.
+  returned: success
+  type: list
+  elements: dict
 """
 
 import os
@@ -90,9 +103,10 @@ import time
 from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.devnode.gpu.plugins.module_utils import session
+from ansible_collections.devnode.gpu.plugins.module_utils import session, whole_file
 from ansible_collections.devnode.gpu.plugins.module_utils.host_key_rotation import STAGES, RefusedError, State, steps
 from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public_key
+from ansible_collections.devnode.gpu.plugins.module_utils.ssh_policy import certificate_path
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError
 
 PATIENCE = 10.0
@@ -115,6 +129,8 @@ class HostKey:
         self.module = module
         self.params: Dict[str, Any] = module.params
         self.base = os.path.join(self.params["directory"], f"ssh_host_{self.params['type']}_key")
+        self.certificate = certificate_path(self.base)
+        self.certified = whole_file.text(self.certificate)
 
     def path(self, which: str) -> str:
         return self.base if which == "key" else f"{self.base}.{which}"
@@ -179,6 +195,8 @@ class HostKey:
 
     def _reload(self) -> None:
         self.write_public()
+        if self.params["stage"] == "serve" and self.params["certificate"] and self.certified:
+            self.write(self.certificate, self.params["certificate"])
         self.run(*(self.params["reload"] or ["/bin/sh", "-c", RELOAD]))
         wanted, end = self.public("key"), time.monotonic() + PATIENCE
         while self.served() != wanted:
@@ -198,6 +216,8 @@ class HostKey:
             os.link(self.path("key"), self.path("next"))
             os.rename(self.path("old"), self.path("key"))
             self.write_public()
+            if self.certified:
+                self.write(self.certificate, self.certified)
             self.run(*(self.params["reload"] or ["/bin/sh", "-c", RELOAD]))
 
     def write_public(self) -> None:
@@ -214,10 +234,20 @@ class HostKey:
             except OSError:
                 present = ""
             if present != text:
-                with open(f"{path}.new", "w", encoding="utf-8") as stream:
-                    stream.write(f"{text} {self.params['comment'] or os.uname().nodename}\n")
-                os.chmod(f"{path}.new", 0o644)
-                os.rename(f"{path}.new", path)
+                self.write(path, f"{text} {self.params['comment'] or os.uname().nodename}\n")
+
+    def to_sign(self, key: str) -> List[Dict[str, str]]:
+        """What to certify before this key is served, where keys have certificates."""
+        found = {"path": self.certificate, "key": key, "certificate": self.certified}
+        return [found] if self.certified else []
+
+    @staticmethod
+    def write(path: str, text: str) -> None:
+        """In one step; everybody may read it."""
+        with open(f"{path}.new", "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.chmod(f"{path}.new", 0o644)
+        os.rename(f"{path}.new", path)
 
 
 def change(host: HostKey, module: AnsibleModule) -> Dict[str, Any]:
@@ -240,6 +270,7 @@ def change(host: HostKey, module: AnsibleModule) -> Dict[str, Any]:
         "steps": list(todo),
         "published": published,
         "fingerprint": public_key(state.key).fingerprint,
+        "to_sign": host.to_sign(state.next or state.key),
         "diff": {"before": "", "after": "".join(f"{host.base}: {step}\n" for step in todo)},
     }
 
@@ -256,6 +287,7 @@ def main() -> None:
             "reload": {"type": "list", "elements": "str", "default": []},
             "address": {"type": "str", "default": ""},
             "port": {"type": "int", "default": 0},
+            "certificate": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )

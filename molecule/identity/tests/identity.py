@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import shlex
 
+from ansible_collections.devnode.gpu.plugins.module_utils import host_certificates
 from scenario_hosts import FOLDER, address, play, root
 
 BASTIONS = ("old", "new")
+CERTIFICATE = "/etc/ssh/ssh_host_ed25519_key-cert.pub"
 
 
 def key(name):
@@ -70,3 +72,19 @@ class Client:
 
     def leaves(self):
         root("client", f"{self.ssh('-S', self.socket, '-O', 'exit')} 2>&1 || true")
+
+
+def said(bastion):
+    """What the certificate of a host says."""
+    return host_certificates.parse(root(bastion, f"cat {CERTIFICATE}"))
+
+
+def only_the_authority_is_known():
+    """A file of known hosts that names the authority, and no host key at all."""
+    line = f"@cert-authority {','.join((*BASTIONS, 'elsewhere'))} {key('host_ca')}"
+    root("client", f"echo '{line}' > /root/kit/by_authority")
+
+
+def by_authority(bastion, alias=""):
+    """Whether somebody gets in with that file."""
+    return Client(bastion, "ada", known="by_authority", alias=alias).enters("-o", "ControlMaster=no", "-S", "none")

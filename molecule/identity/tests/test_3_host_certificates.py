@@ -13,29 +13,27 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.devnode.gpu.plugins.module_utils import host_certificates
-from identity import BASTIONS, Client, ada, apply, grace, key
+from identity import (
+    BASTIONS,
+    CERTIFICATE,
+    Client,
+    ada,
+    apply,
+    by_authority,
+    grace,
+    key,
+    only_the_authority_is_known,
+    said,
+)
 from scenario_hosts import FOLDER, root, ssh, wait_until
 
-CERTIFICATE = "/etc/ssh/ssh_host_ed25519_key-cert.pub"
 KEY = "/etc/ssh/ssh_host_ed25519_key"
 DAY = 86400
 
 
-def said(bastion):
-    return host_certificates.parse(root(bastion, f"cat {CERTIFICATE}"))
-
-
-def by_authority(bastion, alias=""):
-    """Whether somebody gets in who knows the authority, and no host key at all."""
-    return Client(bastion, "ada", known="by_authority", alias=alias).enters("-o", "ControlMaster=no", "-S", "none")
-
-
 @pytest.fixture(scope="module", autouse=True)
 def kit():
-    line = f"@cert-authority {','.join((*BASTIONS, 'elsewhere'))} {key('host_ca')}"
-    root("client", f"echo '{line}' > /root/kit/by_authority")
-    apply([ada(), grace()])  # the keys were rotated: they are signed again
+    only_the_authority_is_known()
     yield
     root("client", "rm -f /root/kit/by_authority /root/kit/by_agent /root/kit/by_stranger")
     # The kit that knows host keys only has to be fetched anew.
