@@ -132,6 +132,7 @@ class Facts:
     addresses: tuple[str, ...] = ()
     account: Optional[Account] = None
     rsa_bits: int = 0  # of the RSA host key; 0 when nobody asked
+    came_in_on: int = 0  # this run's connection: its port at this host; 0: not known
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,8 @@ class Wishes:
     """The role's variables, without their prefix."""
 
     port: int = 22
+    ports_also: tuple[int, ...] = ()
+    keep_port: bool = False  # the one that this run's connection came in on
     listen_addresses: tuple[str, ...] = ()
     host_key_types: tuple[str, ...] = ("ed25519",)
     host_certificates: bool = False
@@ -164,6 +167,11 @@ class Wishes:
     client_persist: int = 0  # seconds that clients keep a connection which nobody uses; 0: not known
     channel_timeouts: tuple[str, ...] = ()
     allowed_overrides: tuple[str, ...] = ()
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Where sshd listens, the one that people are told of first."""
+        return tuple(dict.fromkeys((self.port, *self.ports_also)))
 
 
 @dataclass
@@ -216,7 +224,7 @@ def sections(wishes: Wishes, facts: Facts) -> list[Section]:
         signed = [name for kind in wishes.host_key_types for name in HOST_CERTIFICATE_ALGORITHMS[kind]]
         host_algorithms = signed + host_algorithms
     result = [
-        Section("Where it listens.", lines(("Port", wishes.port), *listen)),
+        Section("Where it listens.", lines(*(("Port", port) for port in wishes.ports), *listen)),
         Section(
             "Algorithms: those of this sshd that are worth using, post-quantum key exchange first.",
             lines(
@@ -328,7 +336,8 @@ def socket_lines(wishes: Wishes, ipv6: bool) -> list[str]:
         "[Socket]",
         "ListenStream=",
         *(
-            f"ListenStream=[{address}]:{wishes.port}" if ":" in address else f"ListenStream={address}:{wishes.port}"
+            f"ListenStream=[{address}]:{port}" if ":" in address else f"ListenStream={address}:{port}"
+            for port in wishes.ports
             for address in wishes.listen_addresses or everywhere
         ),
         "BindIPv6Only=ipv6-only",

@@ -71,6 +71,7 @@ def _between(low: int, high: int) -> Callable[[Any], int]:
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "port": validators.port,
+    "ports_also": validators.port,
     "listen_addresses": lambda value: value if value in ("0.0.0.0", "::") else validators.ip(value),  # noqa: S104
     "allow_groups": _group,
     "operators": validators.login,
@@ -173,6 +174,13 @@ def _impossible(wishes: Wishes, facts: Facts) -> list[str]:
                 f"this sshd offers no {what} algorithm that the policy allows (it offers: {', '.join(offered)}). "
                 "Bring OpenSSH up to date."
             )
+    if wishes.keep_port and facts.came_in_on and facts.came_in_on not in wishes.ports:
+        found.append(
+            f"ssh_server_port: {wishes.port}. This run came in on {facts.came_in_on}, where this host would listen no "
+            f"more: the next roles could not come in, nor people whose kits say {facts.came_in_on}. List "
+            f"{facts.came_in_on} in ssh_server_ports_also (devnode_ssh_ports_also, where the plan fills this in) until "
+            "all have moved."
+        )
     mine = {ipaddress.ip_address(address) for address in facts.addresses}
     for address in wishes.listen_addresses:
         parsed = ipaddress.ip_address(address)

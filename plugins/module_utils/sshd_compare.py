@@ -45,7 +45,7 @@ def differences(
             want = want[:1]
         have = effective.get(keyword)
         if keyword == "listenaddress" and have:
-            want = [_with_port(value, asked) for value in want]
+            want = [both for value in want for both in _with_ports(value, asked)]
         if have is None or sorted(have) == sorted(want):
             continue
         if keyword in PARTIAL and {word for one in want for word in one.split()} <= set(" ".join(have).split()):
@@ -68,9 +68,9 @@ def blamable(settings: list[Setting], policy: str) -> list[Setting]:
     ]
 
 
-def _with_port(address: str, asked: list[Setting]) -> str:
-    port = next((setting.value for setting in asked if setting.keyword == "port"), "22")
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+def _with_ports(address: str, asked: list[Setting]) -> list[str]:
+    ports = [setting.value for setting in asked if setting.keyword == "port"] or ["22"]
+    return [f"[{address}]:{port}" if ":" in address else f"{address}:{port}" for port in ports]
 
 
 def loosened(asked: list[Setting], others: list[Setting], allowed: frozenset[str]) -> list[str]:

@@ -142,7 +142,7 @@ def check_workspaces(users: Users, projects: Projects, workspaces: Workspaces, h
         _check_forwards(entry, workspace)
         for node in workspace.nodes:
             ports.claim(entry, "port", (node, workspace.port), workspace.port, f"on {node} a port leads to one place")
-            if node in hosts and workspace.port == hosts[node].ssh_port:
+            if node in hosts and workspace.port in hosts[node].ssh_ports:
                 entry.bad("port", workspace.port, f"is the port of {node}'s own sshd")
             _check_web_port(entry, workspace, node, ports, hosts)
             for person in workspace.people if workspace.default else ():
@@ -157,7 +157,7 @@ def _check_web_port(entry: Entry, workspace: Workspace, node: str, ports: Unique
         return
     where, port = Entry(entry.problems, f"{entry.path}.web", {}, ()), workspace.web.port
     ports.claim(where, "port", (node, port), port, f"on {node} a port leads to one place")
-    if node in hosts and port == hosts[node].ssh_port:
+    if node in hosts and port in hosts[node].ssh_ports:
         where.bad("port", port, f"is the port of {node}'s own sshd")
 
 

@@ -23,7 +23,10 @@ from ansible_collections.devnode.gpu.plugins.module_utils.topology_types import 
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError
 from ansible_collections.devnode.gpu.plugins.module_utils.workspace_web import EPHEMERAL, Web, web_port
 
-HOST_KEYS = ("devnode_address", "devnode_ip", "devnode_private_ip", "devnode_ssh_port", "devnode_bastion")
+HOST_KEYS = (
+    *("devnode_address", "devnode_ip", "devnode_private_ip", "devnode_ssh_port", "devnode_ssh_ports_also"),
+    "devnode_bastion",
+)
 USER_KEYS = ("name", "uid", "keys", "operator", "state", "client")
 CLIENT_KEYS = (
     "platform",
@@ -125,8 +128,9 @@ def parse_host(problems: Problems, name: str, variables: Mapping[str, Any]) -> O
     ip = where.get("devnode_ip", validators.ip, default_ip)
     private_ip = where.get("devnode_private_ip", validators.ip, ip)
     ssh_port = where.get("devnode_ssh_port", validators.port, 22)
+    also = where.each("devnode_ssh_ports_also", validators.port)
     bastion = where.get("devnode_bastion", validators.host_alias, "")
-    return Host(name, address, ip, private_ip, ssh_port, bastion) if where.ok else None
+    return Host(name, address, ip, private_ip, ssh_port, bastion, also) if where.ok else None
 
 
 def _keys(user: Entry) -> Tuple[Tuple[PublicKey, ...], Tuple[PublicKey, ...]]:

@@ -36,6 +36,7 @@ def bastion_plan(topology: Topology, name: str) -> Plain:
             "operator_networks": list(topology.operator_networks),
             "automation_networks": list(topology.automation_networks),
             "port": bastion.ssh_port,
+            "ports_also": list(bastion.ssh_ports_also),
             "exempt_networks": list(topology.controllers),
             "host_ca": topology.host_ca,
             "client_persist": _persist(topology),
@@ -67,7 +68,7 @@ def node_plan(topology: Topology, name: str) -> Plain:
     node = topology.node[name]
     doors = [_one_host(topology.bastion[node.bastion].private_ip)]
     workspaces = topology.workspaces_on[name]
-    ssh = {"name": "ssh", "port": node.ssh_port, "protocol": "tcp", "sources": doors, "rate": ""}
+    ssh = _ssh_services(node, "ssh", doors)
     published = [
         {"name": workspace.name, "address": node.ip, "port": workspace.port, "sources": doors}
         for workspace in workspaces
@@ -80,6 +81,7 @@ def node_plan(topology: Topology, name: str) -> Plain:
                 {*doors, *topology.automation_networks} if topology.automation_networks else ()
             ),
             "port": node.ssh_port,
+            "ports_also": list(node.ssh_ports_also),
             "exempt_networks": doors,
             "host_ca": topology.host_ca,
             "client_persist": _persist(topology),
@@ -87,7 +89,7 @@ def node_plan(topology: Topology, name: str) -> Plain:
         # A node whose workspaces ask for no GPU needs no driver.
         "nvidia_driver": {"optional": not any(workspace.gpus for workspace in workspaces)},
         "firewall": {
-            "services": [ssh, *_web_services(workspaces)],
+            "services": [*ssh, *_web_services(workspaces)],
             "containers": {"published": published, "outbound": True},
         },
         "workspaces": [_workspace(topology, workspace, node, doors) for workspace in workspaces],
@@ -136,14 +138,26 @@ def _resolvers(people: Iterable[Person], reach: Dict[str, List[Tuple[Host, int]]
 
 def _bastion_services(topology: Topology, bastion: Host) -> List[Plain]:
     """sshd for controllers without a limit, for everybody allowed with one."""
-    ssh = {"port": bastion.ssh_port, "protocol": "tcp"}
     services: List[Plain] = []
     if topology.controllers:
-        services.append({"name": "controllers", **ssh, "sources": list(topology.controllers), "rate": ""})
+        services += _ssh_services(bastion, "controllers", topology.controllers)
     if topology.allowed_networks:
-        sources = list(topology.allowed_networks)
-        services.append({"name": "people", **ssh, "sources": sources, "rate": topology.bastion_rate})
+        services += _ssh_services(bastion, "people", topology.allowed_networks, topology.bastion_rate)
     return services
+
+
+def _ssh_services(host: Host, name: str, sources: Iterable[str], rate: str = "") -> List[Plain]:
+    """A host's own sshd, on each of its ports."""
+    return [
+        {
+            "name": name if port == host.ssh_port else f"{name}-{port}",
+            "port": port,
+            "protocol": "tcp",
+            "sources": list(sources),
+            "rate": rate,
+        }
+        for port in host.ssh_ports
+    ]
 
 
 def _workspace(topology: Topology, workspace: Workspace, node: Host, doors: List[str]) -> Plain:

@@ -22,6 +22,12 @@ class Host:
     private_ip: str  # what the other side of it sees
     ssh_port: int = 22
     bastion: str = ""  # nodes: the bastion in front
+    ssh_ports_also: Tuple[int, ...] = ()  # while everybody moves from one port to another
+
+    @property
+    def ssh_ports(self) -> Tuple[int, ...]:
+        """Where its sshd listens, the one that kits name first."""
+        return tuple(dict.fromkeys((self.ssh_port, *self.ssh_ports_also)))
 
 
 @dataclass(frozen=True)

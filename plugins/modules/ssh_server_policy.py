@@ -27,6 +27,15 @@ options:
     description: Port to listen on.
     type: int
     default: 22
+  ports_also:
+    description: Further ports.
+    type: list
+    elements: int
+    default: []
+  keep_port:
+    description: Refuse ports without the one that this connection came in on.
+    type: bool
+    default: false
   listen_addresses:
     description: Addresses to listen on. All when empty.
     type: list
@@ -342,7 +351,7 @@ def gather(host: Host, host_key_types: tuple[str, ...]) -> ssh_policy.Facts:
     def offered(query: str, keyword: str) -> tuple[str, ...]:
         return host.lines("ssh", "-Q", query) or tuple(effective.get(keyword, "").split(","))
 
-    host_keys = _host_keys()
+    host_keys, connected = _host_keys(), session.current()
     return ssh_policy.Facts(
         version=version,
         kex=offered("kex", "kexalgorithms"),
@@ -356,6 +365,7 @@ def gather(host: Host, host_key_types: tuple[str, ...]) -> ssh_policy.Facts:
         rsa_bits=_bits(host, host_keys["rsa"]) if "rsa" in host_key_types and "rsa" in host_keys else 0,
         addresses=host.addresses(),
         account=_account(effective),
+        came_in_on=connected.server_port if connected else 0,
     )
 
 
@@ -423,6 +433,8 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "drop_in": {"type": "path", "default": "/etc/ssh/sshd_config.d/00-devnode.conf"},
             "port": {"type": "int", "default": 22},
+            "ports_also": {"type": "list", "elements": "int", "default": []},
+            "keep_port": {"type": "bool", "default": False},
             "listen_addresses": strings,
             "host_key_types": {
                 "type": "list",
@@ -469,6 +481,7 @@ def main() -> None:
     state, drop_in = given.pop("state"), given.pop("drop_in")
     if state == "absent":
         given["operators"] = given["automation_users"] = ()
+        given["keep_port"] = False
     wishes = ssh_policy.Wishes(**given)
     problems = ssh_policy_refusals.invalid(wishes)
     if problems:
@@ -481,7 +494,7 @@ def main() -> None:
     for words in ssh_policy_refusals.warnings(wishes, facts):
         module.warn(words)
     socket = host.socket_unit()
-    ports = [wishes.port] if state == "present" else _ports_without(drop_in)
+    ports = list(wishes.ports) if state == "present" else _ports_without(drop_in)
     module.exit_json(
         changed=False,
         sections=[asdict(section) for section in ssh_policy.sections(wishes, facts)],

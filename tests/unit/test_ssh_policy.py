@@ -349,3 +349,19 @@ def test_ansibles_own_account_that_is_not_bound_is_said():
     assert not said("ops", replace(BOUND, automation_users=(), operators=("ops",)))
     assert not said("root", replace(BOUND, automation_networks=()))
     assert not ssh_policy_refusals.warnings(BOUND, replace(FACTS, account=None))
+
+
+def test_it_listens_on_every_port_under_either_unit():
+    wishes = Wishes(port=2222, ports_also=(22, 2222))
+    assert [line for line in lines(wishes) if line.startswith("Port ")] == ["Port 2222", "Port 22"]
+    assert ssh_policy.socket_lines(wishes, False)[3:5] == ["ListenStream=0.0.0.0:2222", "ListenStream=0.0.0.0:22"]
+    assert ssh_policy_refusals.invalid(Wishes(ports_also=(0,)))[0].startswith("ssh_server_ports_also[0]: 0 ")
+
+
+def test_a_fleet_does_not_leave_the_port_that_the_run_came_in_on():
+    moved = Wishes(port=2222, keep_port=True)
+    (found,) = ssh_policy_refusals.refusals(moved, replace(FACTS, came_in_on=22))
+    assert found.startswith("ssh_server_port: 2222. This run came in on 22")
+    assert "devnode_ssh_ports_also" in found
+    for wishes, port in ((moved, 2222), (moved, 0), (replace(moved, ports_also=(22,)), 22), (Wishes(port=2222), 22)):
+        assert ssh_policy_refusals.refusals(wishes, replace(FACTS, came_in_on=port)) == []

@@ -72,6 +72,15 @@ def test_differences_in_words():
     ]
 
 
+def test_each_address_is_listened_on_with_each_port():
+    asked = [sshd_files.Setting(POLICY, at, "port", port) for at, port in ((1, "2022"), (2, "22"))]
+    asked.append(sshd_files.Setting(POLICY, 3, "listenaddress", "192.0.2.7"))
+    text = "port 2022\nport 22\nlistenaddress 192.0.2.7:2022\nlistenaddress 192.0.2.7:22\n"
+    assert sshd_compare.differences(asked, sshd_compare.parse_effective(text), []) == []
+    less = sshd_compare.parse_effective(text.replace("listenaddress 192.0.2.7:22\n", ""))
+    assert len(sshd_compare.differences(asked, less, [])) == 1
+
+
 @pytest.mark.parametrize(
     ("new", "old"),
     [

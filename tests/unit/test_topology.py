@@ -20,6 +20,7 @@ def test_bastion():
     assert plan["ssh_server"] == {
         "operators": [{"name": "olga", "uid": 2000, "keys": [key("olga")]}],
         "port": 22,
+        "ports_also": [],
         "operator_networks": ["198.51.100.0/28"],
         "automation_networks": ["198.51.100.5/32"],
         "exempt_networks": ["198.51.100.5/32"],
@@ -454,6 +455,28 @@ def test_a_revoked_key_counts_nowhere_though_it_is_listed():
     assert key("ada-w") not in str(node_plan(topology, "gpu-01")["workspaces"][0]["keys"])
     assert bastion_plan(topology, "bastion")["ssh_server"]["operators"][0]["keys"] == []
     assert sum("is revoked" in text for text in topology.warnings) == 2
+
+
+def test_from_one_port_to_another_both_are_open_on_both_ends():
+    """The firewall, sshd and the one that kits name are of one source."""
+
+    def change(fleet):
+        for name, group in (("bastion", "bastions"), ("gpu-01", "nodes")):
+            fleet[group][name].update(devnode_ssh_port=2022, devnode_ssh_ports_also=[22])
+
+    topology = loaded(change)
+    bastion, node = bastion_plan(topology, "bastion"), node_plan(topology, "gpu-01")
+    for plan in (bastion, node):
+        assert (plan["ssh_server"]["port"], plan["ssh_server"]["ports_also"]) == (2022, [22])
+    found = [(one["name"], one["port"], one["sources"], one["rate"]) for one in bastion["firewall"]["services"]]
+    people, rate = list(topology.allowed_networks), topology.bastion_rate
+    assert found == [
+        ("controllers", 2022, ["198.51.100.5/32"], ""),
+        ("controllers-22", 22, ["198.51.100.5/32"], ""),
+        ("people", 2022, people, rate),
+        ("people-22", 22, people, rate),
+    ]
+    assert [(one["name"], one["port"]) for one in node["firewall"]["services"]] == [("ssh", 2022), ("ssh-22", 22)]
 
 
 def test_the_keys_of_who_left_are_revoked_for_the_sake_of_their_certificates():

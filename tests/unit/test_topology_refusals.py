@@ -57,6 +57,10 @@ CASES = {
         lambda values: (_set("nodes", "gpu-02", "devnode_ssh_port", to=2300)(values), _workspace()(values)),
         "devnode_workspaces[2].port: 2300 is the port of gpu-02's own sshd",
     ),
+    "port of sshd, for a while": (
+        lambda values: (_set("nodes", "gpu-02", "devnode_ssh_ports_also", to=[2300])(values), _workspace()(values)),
+        "devnode_workspaces[2].port: 2300 is the port of gpu-02's own sshd",
+    ),
     "low port": (
         _workspace(port=80),
         "devnode_workspaces[2].port: 80 is out of range. Allowed: a whole number from 1024 to 65535",
@@ -304,6 +308,7 @@ PLACES = st.sampled_from(
         *[("workspaces", 0, field) for field in ("name", "node", "owner", "port", "gpus", "members", "env", "mounts")],
         *[("workspaces", 0, field) for field in ("image", "cpus", "memory", "pids", "forwards", "project", "state")],
         *[("nodes", "gpu-01", field) for field in ("devnode_address", "devnode_ip", "devnode_ssh_port")],
+        ("nodes", "gpu-01", "devnode_ssh_ports_also"),
         *[("machines", "desk", field) for field in ("devnode_client_people", "devnode_client")],
         *[("projects", 0, field) for field in ("name", "agent_forwarding", "git_hosts")],
         *[(field,) for field in ("users", "workspaces", "projects", "allowed_networks", "controllers")],

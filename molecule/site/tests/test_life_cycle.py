@@ -37,8 +37,8 @@ ps -eo user:32,args | grep -c '^{PERSON} ' || true
 """
 
 
-def site(folder: Path, *more: str, **values: Any) -> dict[str, int]:
-    """site.yml on the lab; how many changes there were, by host."""
+def attempt(folder: Path, *more: str, **values: Any) -> subprocess.CompletedProcess[str]:
+    """site.yml on the lab, however it ends."""
     given = folder / "more.json"
     given.write_text(json.dumps(values))
     program = ["ansible-playbook", "-i", "inventory/lab", "site.yml", "-e", f"@{given}", *more]
@@ -48,9 +48,14 @@ def site(folder: Path, *more: str, **values: Any) -> dict[str, int]:
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_FORCE_COLOR": "0",
     }
-    done = subprocess.run(
+    return subprocess.run(
         program, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900
     )
+
+
+def site(folder: Path, *more: str, **values: Any) -> dict[str, int]:
+    """site.yml on the lab; how many changes there were, by host."""
+    done = attempt(folder, *more, **values)
     assert done.returncode == 0, done.stdout + done.stderr
     return {host: int(count) for host, count in COUNTS.findall(done.stdout.rpartition("PLAY RECAP")[2])}
 

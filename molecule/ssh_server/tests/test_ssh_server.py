@@ -165,6 +165,17 @@ def test_another_port(host, name, unit):
         # A moment without a listener; the test's own connection stays.
         host.check_output("systemctl disable -q --now ssh.service; systemctl enable -q --now ssh.socket")
     where = address(name)
+    # As in a fleet, where the next roles come in on the port of now: both for a while, and never from one to the other.
+    both = apply(name, "-e", '{"ssh_server_ports_also": [2222], "ssh_server_keep_port": true}')
+    assert both.returncode == 0, both.stdout + both.stderr
+    listening = host.check_output("ss -Hltn").split()
+    assert {"0.0.0.0:22", "0.0.0.0:2222"} <= set(listening)
+    assert ssh(name, "true").returncode == 0
+    refused = apply(name, "-e", '{"ssh_server_port": 2222, "ssh_server_keep_port": true}')
+    assert refused.returncode == 2
+    text = " ".join((refused.stdout + refused.stderr).split())
+    assert "ssh_server_port: 2222. This run came in on 22, where this host would listen no more" in text, text
+    assert host.check_output("ss -Hltn").split() == listening
     there = apply(name, "-e", f'{{"ssh_server_port": 2222, "ssh_server_listen_addresses": ["{where}"]}}')
     assert there.returncode == 0, there.stdout + there.stderr
     listening = host.check_output("ss -Hltn").split()
