@@ -131,7 +131,7 @@ class Facts:
     host_keys: dict[str, str]  # type: path
     addresses: tuple[str, ...] = ()
     account: Optional[Account] = None
-    rsa_bits: int = 0  # of the RSA host key; 0 when nobody asked
+    rsa_bits: Optional[int] = None  # of the RSA host key; None when nobody asked, 0 when it cannot be read
     came_in_on: int = 0  # this run's connection: its port at this host; 0: not known
 
 

@@ -149,11 +149,12 @@ def _impossible(wishes: Wishes, facts: Facts) -> list[str]:
             f"this host has OpenSSH {'.'.join(map(str, facts.version))}, which knows no Include, so the policy cannot "
             "be a file of its own. Bring OpenSSH to 8.2 or newer."
         )
-    if "rsa" in wishes.host_key_types and 0 < facts.rsa_bits < RSA_MIN_BITS:
+    if "rsa" in wishes.host_key_types and facts.rsa_bits is not None and facts.rsa_bits < RSA_MIN_BITS:
         path = facts.host_keys.get("rsa", "/etc/ssh/ssh_host_rsa_key")
+        has = f"has {facts.rsa_bits} bits; {RSA_MIN_BITS} are the least" if facts.rsa_bits else "cannot be read"
         found.append(
-            f'ssh_server_host_key_types: the "rsa" host key of this host has {facts.rsa_bits} bits; {RSA_MIN_BITS} are '
-            f"the least. Make another one: ssh-keygen -t rsa -b 4096 -N '' -f {path} (clients must learn it), or leave "
+            f'ssh_server_host_key_types: the "rsa" host key of this host {has}. '
+            f"Make another one: ssh-keygen -t rsa -b 4096 -N '' -f {path} (clients must learn it), or leave "
             "rsa out."
         )
     for kind in wishes.host_key_types:

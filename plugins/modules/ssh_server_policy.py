@@ -362,7 +362,7 @@ def gather(host: Host, host_key_types: tuple[str, ...]) -> ssh_policy.Facts:
         or (*host.lines("ssh", "-Q", "key"), *host.lines("ssh", "-Q", "sig"))
         or tuple(effective.get("hostkeyalgorithms", "").split(",")),
         host_keys=host_keys,
-        rsa_bits=_bits(host, host_keys["rsa"]) if "rsa" in host_key_types and "rsa" in host_keys else 0,
+        rsa_bits=_bits(host, host_keys["rsa"]) if "rsa" in host_key_types and "rsa" in host_keys else None,
         addresses=host.addresses(),
         account=_account(effective),
         came_in_on=connected.server_port if connected else 0,

@@ -249,6 +249,8 @@ def test_a_short_rsa_host_key_is_refused():
     assert "2048" in found
     assert "-b 4096" in found
     assert ssh_policy_refusals.refusals(Wishes(host_key_types=("ed25519", "rsa")), replace(facts, rsa_bits=3072)) == []
+    (found,) = ssh_policy_refusals.refusals(Wishes(host_key_types=("ed25519", "rsa")), replace(facts, rsa_bits=0))
+    assert "cannot be read" in found
 
 
 def test_options_come_with_the_version_that_has_them():

@@ -307,6 +307,7 @@ def test_network_settings_are_in_effect(bastion):
 def test_the_clocks_configuration_is_valid(bastion):
     """chrony itself does not start without the right to set the clock, which a container has not."""
     assert f"server {address('target')} iburst" in root(bastion, "chronyd -p -f /etc/chrony/chrony.conf")
+    assert root(bastion, "systemctl is-enabled chrony").strip() == "enabled"
 
 
 def test_the_banner():

@@ -158,12 +158,25 @@ def instead(**pieces):
     return json.dumps({"__host_firewall_policy": {"plan": plan}})
 
 
-def look():
-    return root("plain", "nft list table inet devnode | sed 's/counter packets .* bytes [0-9]*//; /elements/d'")
+def look(host="plain"):
+    return root(host, "nft list table inet devnode | sed 's/counter packets .* bytes [0-9]*//; /elements/d'")
 
 
-def answers():
-    return ssh("plain", "true").returncode == 0
+def answers(host="plain"):
+    return ssh(host, "true").returncode == 0
+
+
+def test_beside_containers_a_rule_that_drops_the_controller_goes_by_itself_in_the_time_that_was_set():
+    before, window = look("node"), 8
+    more = ("-e", instead(), "-e", f"host_firewall_guard_window={window}")
+    kill_while_waiting("host_firewall", ["node"], "--limit", "node,outside", *more)
+    assert connect_from_here("node") == "dropped"
+    wait_until(lambda: answers("node"), "node answers again", window + 20)
+    assert look("node") == before
+    assert its_rules_hold("node")
+    done = play("--limit", "node,outside")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"no new connection confirmed it within {window} s" in " ".join((done.stdout + done.stderr).split())
 
 
 def test_a_rule_that_drops_the_controller_and_ansible_killed_and_a_reboot_in_between():
@@ -199,9 +212,9 @@ def test_rules_that_are_broken_at_a_restart_of_the_host_leave_those_for_an_emerg
     assert play("--limit", "plain,outside").returncode == 0
 
 
-def connect_from_here():
+def connect_from_here(host="plain"):
     try:
-        socket.create_connection((ADDRESS["plain"], 22), timeout=1.5).close()
+        socket.create_connection((ADDRESS[host], 22), timeout=1.5).close()
     except TimeoutError:
         return "dropped"
     return "open"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 
@@ -99,6 +100,52 @@ def test_times_are_in_effect(host, name):
     session.wait()
     # sshd counts in whole seconds: four of them are over after three and a bit.
     assert seconds >= 3, seconds
+
+
+def test_an_rsa_host_key_where_asked_and_none_that_is_short(name):
+    asked = ("--limit", name, "-e", '{"ssh_server_host_key_types": ["ed25519", "rsa"]}')
+    keyscan = ["ssh-keyscan", "-T", "10", "-t", "rsa", address(name)]
+    path = "/etc/ssh/ssh_host_rsa_key"
+    done = play(*asked)
+    assert done.returncode == 0, done.stdout + done.stderr
+    scanned = subprocess.run(keyscan, capture_output=True, text=True, check=False).stdout.split()
+    assert scanned[2] == root(name, f"cut -d' ' -f2 {path}.pub").strip()
+    try:
+        root(name, f"mkdir /root/rsa; mv {path} {path}.pub /root/rsa; ssh-keygen -q -t rsa -b 2048 -N '' -f {path}")
+        short = play(*asked)
+        root(name, f"echo broken >{path}")
+        broken = play(*asked)
+    finally:
+        root(name, f"mv -f /root/rsa/* /etc/ssh; rmdir /root/rsa; chmod 600 {path}")
+    for tried, why in ((short, "has 2048 bits; 3072 are the least"), (broken, "cannot be read")):
+        text = " ".join((tried.stdout + tried.stderr).split())
+        assert tried.returncode == 2, text
+        assert f'the "rsa" host key of this host {why}' in text, text
+    done = play("--limit", name)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ssh-rsa" not in subprocess.run(keyscan, capture_output=True, text=True, check=False).stdout
+
+
+@pytest.mark.skipif(os.environ.get("DEVNODE_TESTS") != "full", reason="the full run: it waits for more than a minute")
+def test_a_connection_that_carries_nothing_ends_and_one_with_a_session_stays():
+    """On Debian 13, whose sshd knows UnusedConnectionTimeout."""
+    name = "debian13"
+    less = '{"ssh_server_unused_connection_timeout": 60, "ssh_server_client_persist": 30}'
+    assert play("--limit", name, "-e", less).returncode == 0
+    argv = ["ssh", "-F", FOLDER / "ssh_config", "-S", "none", name]
+    with (
+        subprocess.Popen([*argv, "-N"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as unused,
+        subprocess.Popen([*argv, "sleep 300"], stdin=subprocess.DEVNULL) as used,
+    ):
+        try:
+            time.sleep(45)
+            assert unused.poll() is None
+            assert unused.wait(timeout=60) != 0
+            assert used.poll() is None
+        finally:
+            unused.kill()
+            used.kill()
+    assert play("--limit", name).returncode == 0
 
 
 def test_more_than_sshd_takes_is_refused_before_anything_is_changed():

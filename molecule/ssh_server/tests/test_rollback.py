@@ -16,6 +16,7 @@ from scenario_hosts import FOLDER, kill_while_waiting, outside, play, root, ssh,
 HOSTS = ("debian12", "debian13")
 DROP_IN = "/etc/ssh/sshd_config.d/00-devnode.conf"
 WINDOW = 8
+LEEWAY = 20  # seconds for a busy machine; the window of the other tests is 600
 PREFIX = os.environ.get("DEVNODE_PREFIX", "devnode")
 
 
@@ -90,7 +91,7 @@ def test_a_port_that_another_program_has_and_an_sshd_that_ends_over_it():
 def test_a_list_of_users_without_the_operator_and_ansible_killed():
     before = policies()
     start_and_kill(instead("AllowUsers somebody"), WINDOW)
-    wait_until(answers, "both let us in again")
+    wait_until(answers, "both let us in again", WINDOW + LEEWAY)
     assert policies() == before
     next_run_says(f"no new connection confirmed it within {WINDOW} s")
     assert policies() == before

@@ -20,6 +20,7 @@ DROP_IN = "/etc/ssh/sshd_config.d/00-devnode.conf"
 SOCKET = "/etc/systemd/system/ssh.socket.d/zz-devnode.conf"
 PORTS = "ss -Hltn | awk '{print $4}' | grep -E ':(22|2222)$' | sort"
 WINDOW = 8
+LEEWAY = 20  # seconds for a busy machine; the window of the other tests is 600
 # An sshd that ends by a signal under one policy, not at once. Its name is the script's, so that it comes by here when
 # it is told to read its configuration again.
 CRASHING = f"""#!/bin/bash
@@ -151,7 +152,7 @@ def test_a_list_of_users_without_the_operator_and_ansible_killed(host: str) -> N
         "ssh_server", [host], "--limit", host, "-e", variables, "-e", f"ssh_server_guard_window={WINDOW}"
     )
     assert not answers(host)
-    wait_until(lambda: answers(host), f"{host} lets us in again")
+    wait_until(lambda: answers(host), f"{host} lets us in again", WINDOW + LEEWAY)
     assert policy(host) == before
     next_run_says(host, f"no new connection confirmed it within {WINDOW} s")
 
