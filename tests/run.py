@@ -33,7 +33,7 @@ GITHUB = (
 )
 GITLAB = "docs/ci/gitlab-ci.yml"
 PYTHON = ("plugins", "tests", "molecule", "bench", "roles")
-PROGRAMS = ("run", "role_docs", "docs_site", "cores", "ee", "attack_table")
+PROGRAMS = ("run", "role_docs", "docs_site", "cores", "ee", "attack_table", "shell_scripts")
 TAIL_LINES = 60
 DEPRECATED = "[DEPRECATION"
 # The whole lab last: it is the dearest, and the role scenarios say more precisely what broke.
@@ -69,6 +69,7 @@ def lint_steps() -> list[Step]:
         Step("yamllint", ("yamllint", "-s", "-c", ".config/yamllint.yml", ".")),
         Step("ruff", ("ruff", "check", *PYTHON)),
         Step("ruff-format", ("ruff", "format", "--check", *PYTHON)),
+        Step("shellcheck", (sys.executable, "tests/shell_scripts.py")),
         # By this path mypy gives the modules the names that they have when Ansible imports them.
         Step("mypy", ("mypy", PLUGINS)),
         Step("mypy-tests", ("mypy", *(f"tests/{name}.py" for name in PROGRAMS), "tests/lab", "bench")),
