@@ -40,7 +40,7 @@ test: venv  ## The gate: lint, types, units, one scenario per role, the whole la
 test-full: venv  ## The gate and everything that takes longer
 	@$(BIN)/python tests/run.py full
 
-lint: venv  ## yamllint, ansible-lint, ruff, mypy
+lint: venv  ## yamllint, ansible-lint, shellcheck, ruff, mypy
 	@$(BIN)/python tests/run.py lint
 
 sanity: venv  ## ansible-test sanity on what is shipped

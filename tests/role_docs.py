@@ -112,7 +112,8 @@ def page(role: Path) -> str:
 
 
 def roles() -> list[Path]:
-    return sorted(path.parent.parent for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
+    """Every role, also one that lacks what this reads: it has to be written."""
+    return sorted(path for path in ROOT.glob("roles/*") if path.is_dir())
 
 
 def main() -> int:

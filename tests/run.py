@@ -3,7 +3,7 @@
 """Runs the checks: lint, units, Molecule scenarios. Prints a line per step and counts at the end.
 
 The output of each step goes to tests/output/<step>.log; a failed step's tail is printed as well. `full` is the gate
-with everything that the gate leaves to one OS or to fixed examples; its report is kept in tests/reports/full.md.
+with everything that the gate leaves to one OS or to fixed examples; it writes its report to tests/reports/full.md.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ GITHUB = (
 )
 GITLAB = "docs/ci/gitlab-ci.yml"
 PYTHON = ("plugins", "tests", "molecule", "bench", "roles")
-PROGRAMS = ("run", "role_docs", "docs_site", "cores", "ee", "attack_table")
+PROGRAMS = ("run", "role_docs", "docs_site", "cores", "ee", "attack_table", "sanity", "shell_scripts")
 TAIL_LINES = 60
 DEPRECATED = "[DEPRECATION"
+# A step that leaves something out says so on a line that begins with this.
+SKIPPED = "skipped: "
 # The whole lab last: it is the dearest, and the role scenarios say more precisely what broke.
 LAST_SCENARIO = "site"
 # Too dear for the gate, and what they ask does not break by itself.
@@ -69,6 +71,7 @@ def lint_steps() -> list[Step]:
         Step("yamllint", ("yamllint", "-s", "-c", ".config/yamllint.yml", ".")),
         Step("ruff", ("ruff", "check", *PYTHON)),
         Step("ruff-format", ("ruff", "format", "--check", *PYTHON)),
+        Step("shellcheck", (sys.executable, "tests/shell_scripts.py")),
         # By this path mypy gives the modules the names that they have when Ansible imports them.
         Step("mypy", ("mypy", PLUGINS)),
         Step("mypy-tests", ("mypy", *(f"tests/{name}.py" for name in PROGRAMS), "tests/lab", "bench")),
@@ -96,8 +99,7 @@ def core_steps() -> list[Step]:
 
 
 def environment_steps() -> list[Step]:
-    """Needs an engine and a package index."""
-    return [Step("ee", (sys.executable, "tests/ee.py"))] if os.environ.get("ENGINE") != "none" else []
+    return [Step("ee", (sys.executable, "tests/ee.py"))]
 
 
 def unit_steps() -> list[Step]:
@@ -151,8 +153,13 @@ def run(step: Step) -> Count:
         status = subprocess.run(step.argv, cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT).returncode
     seconds = time.monotonic() - started
     count = _junit_count(report) if step.junit else Count()
+    lines = log.read_text(errors="replace").splitlines()
+    for line in lines:
+        if line.startswith(SKIPPED):
+            count.skipped += 1
+            print(f"      {line}", flush=True)
     # What is only deprecated today is refused one day, in every run of everybody's.
-    deprecated = [line for line in log.read_text(errors="replace").splitlines() if DEPRECATED in line]
+    deprecated = [line for line in lines if DEPRECATED in line]
     status = status or len(deprecated)
     # The command itself counts as one check: a scenario that dies before its tests has failed.
     if status == 0:
@@ -160,11 +167,13 @@ def run(step: Step) -> Count:
     else:
         count.failed += 1
     verdict = "ok " if status == 0 else "FAILED"
-    line = f"{verdict} {step.name}  {seconds:.0f} s  ({count.passed} passed, {count.failed} failed)"
-    DONE.append(line)
-    print(f"  {line}", flush=True)
+    counted = f"{count.passed} passed, {count.failed} failed"
+    if count.skipped:
+        counted += f", {count.skipped} skipped"
+    closing = f"{verdict} {step.name}  {seconds:.0f} s  ({counted})"
+    DONE.append(closing)
+    print(f"  {closing}", flush=True)
     if status != 0:
-        lines = log.read_text(errors="replace").splitlines()
         print("\n".join(f"      | {line}" for line in [*lines[-TAIL_LINES:], *deprecated[:5]]))
         print(f"      whole output: {log.relative_to(ROOT)}", flush=True)
     return count
@@ -183,12 +192,27 @@ def side_by_side() -> int:
     return 2 if (os.cpu_count() or 1) > 1 else 1
 
 
+def no_engine() -> bool:
+    """Whether somebody asked to do without one. What needs it is then skipped, and counted so."""
+    return os.environ.get("ENGINE") == "none"
+
+
+def skip(names: Sequence[str]) -> Count:
+    for name in names:
+        DONE.append(f"skipped {name}: ENGINE=none")
+        print(f"  {DONE[-1]}", flush=True)
+    return Count(skipped=len(names))
+
+
+def environments() -> Count:
+    """Needs an engine and a package index."""
+    steps = environment_steps()
+    return skip([step.name for step in steps]) if no_engine() else run_all(steps)
+
+
 def molecule_all(names: Sequence[str]) -> Count:
-    """Molecule needs a container engine; without one the scenarios are skipped only when that was asked for."""
-    if os.environ.get("ENGINE") == "none":
-        for name in names:
-            print(f"  skipped molecule-{name}: ENGINE=none")
-        return Count(skipped=len(names))
+    if no_engine():
+        return skip([f"molecule-{name}" for name in names])
     total = run(Step("engine", (sys.executable, "tests/lab/lab.py", "engine")))
     if total.failed:
         print("No container engine: the scenarios cannot run. To run only what needs none: make test ENGINE=none")
@@ -233,7 +257,7 @@ def main() -> int:
     if args.what in ("full", "cores"):
         total.add(run_all(core_steps()))
     if args.what == "full":
-        total.add(run_all(environment_steps()))
+        total.add(environments())
     if args.what in ("gate", "full", "molecule"):
         left_out = ONLY_IN_FULL if args.what == "gate" else ()
         total.add(molecule_all(args.scenario or [name for name in scenario_names() if name not in left_out]))

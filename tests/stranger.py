@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from doc_blocks import ROOT, to_run
 from scenario_hosts import FOLDER, SCENARIO, Done, ssh
 
 PAGE = ROOT / "docs" / "first-fleet.md"
-STEPS = to_run(PAGE, "first-fleet")
+# The page's steps. Another block there has to be taken in here.
+INSTALL, DESCRIBE, MEET, LOOK_AND_DO = to_run(PAGE, "first-fleet")
 PREFIX = f"{os.environ.get('DEVNODE_PREFIX', 'devnode')}-{SCENARIO.name}"
+WARNED = ("[WARNING]", "[DEPRECATION WARNING]")
 COUNTS = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
 
@@ -51,8 +53,18 @@ class Adopter:
             timeout=timeout,
         )
         if "ansible-galaxy" not in script:
-            self.warnings += [line for line in (done.stdout + done.stderr).splitlines() if "[WARNING]" in line]
+            self.warnings += warned(done)
         return done
+
+
+def warned(done: Done, words: Iterable[str] = WARNED) -> list[str]:
+    lines = (done.stdout + done.stderr).splitlines()
+    return [line for line in lines if any(word in line for word in words)]
+
+
+def deprecated(done: Done) -> list[str]:
+    """What the next core refuses."""
+    return warned(done, WARNED[1:])
 
 
 def build(tree: Path, folder: Path) -> None:

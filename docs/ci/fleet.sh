@@ -11,6 +11,8 @@ log=$1
 shift
 place=$(mktemp -d -p "${RUNNER_TEMP:-/tmp}")
 
+# Called by the trap below.
+# shellcheck disable=SC2329
 end() {
   # Shared connections would outlive the agent for a minute, and be root on the hosts for whoever comes next on this machine.
   for socket in "$place"/cp/*; do

@@ -227,6 +227,11 @@ def _toolkit_errors(inputs: Mapping[str, Any]) -> List[str]:
             f"This host is of the family {inputs['family']}, and NVIDIA has no packages of its toolkit for that. "
             f"There are some for: {', '.join(PACKAGING)} and their relatives."
         )
+    if inputs["family"] == "RedHat" and "$(ARCH)" in inputs["repository"]:
+        out.append(
+            f"nvidia_container_toolkit_repository: {inputs['repository']} is for apt, and this host takes RPMs. "
+            "Name the mirror's stable/rpm/$basearch for it."
+        )
     if inputs["files"]:
         if inputs["family"] == "RedHat":
             out.append(

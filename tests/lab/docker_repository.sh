@@ -56,9 +56,9 @@ cd "$folder"
 index=dists/$VERSION_CODENAME/stable/binary-$arch
 mkdir -p "$index"
 apt-ftparchive packages "dists/$VERSION_CODENAME/pool" >"$index/Packages"
-mkdir -p -m 0700 "$GNUPGHOME"
+mkdir -p "$GNUPGHOME" && chmod 0700 "$GNUPGHOME"
 gpg --batch --quiet --passphrase '' --quick-generate-key "devnode.gpu lab, stand-in for Docker's repository" rsa3072 sign never
-gpg --batch --quiet --armor --export >gpg
+gpg --batch --quiet --armor --export >./gpg
 apt-ftparchive -o APT::FTPArchive::Release::Suite="$VERSION_CODENAME" -o APT::FTPArchive::Release::Components=stable \
   -o APT::FTPArchive::Release::Codename="$VERSION_CODENAME" -o APT::FTPArchive::Release::Architectures="$arch" \
   release "dists/$VERSION_CODENAME" >/tmp/devnode-release

@@ -15,16 +15,23 @@ from typing import Any
 
 import pytest
 import yaml
-from doc_blocks import ROOT
+from doc_blocks import ROOT, blocks, to_run
 from scenario_hosts import processes, wait_until
 
 CI = ROOT / "docs/ci"
 WORKFLOWS = sorted([*(CI / "github").glob("*.yml"), *(ROOT / ".github/workflows").glob("*.yml")])
 PINNED = re.compile(r"uses: [\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
-PUSH = "github.event_name == 'push' && github.ref_name == github.event.repository.default_branch"
+PUSH = (
+    "github.event_name == 'push' && github.event.repository.private"
+    " && github.ref == format('refs/heads/{0}', github.event.repository.default_branch)"
+)
 GITLAB_PUSH = (
     '$CI_PIPELINE_SOURCE == "push" && $CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH && $CI_COMMIT_REF_PROTECTED == "true"'
+    ' && $CI_PROJECT_VISIBILITY != "public"'
 )
+VALIDATE = "ansible-playbook -i inventory/hosts.yml devnode.gpu.validate"
+LINT = "ansible-lint --offline --exclude .venv --exclude .collections"
+SYNTAX = "ansible-playbook -i inventory/hosts.yml devnode.gpu.site --syntax-check"
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -50,6 +57,7 @@ def test_workflows_may_read_and_no_more(path: Path) -> None:
 
 
 def test_a_pull_request_reaches_no_secret_and_no_environment() -> None:
+    assert load(CI / "github/fleet.yml")["on"] == {"pull_request": None, "push": {"branches": ["main"]}}
     caller = load(CI / "github/fleet.yml")["jobs"]
     reached = [job for job in caller.values() if "if" not in job]
     assert [job["uses"] for job in reached] == ["./.github/workflows/fleet-check.yml"]
@@ -57,6 +65,67 @@ def test_a_pull_request_reaches_no_secret_and_no_environment() -> None:
     check = (CI / "github/fleet-check.yml").read_text()
     assert not re.search(r"secrets|environment:|self-hosted|token", check)
     assert not [job for job in load(CI / "github/fleet-check.yml")["jobs"].values() if "permissions" in job]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_no_workflow_runs_with_secrets_for_what_a_stranger_wrote(path: Path) -> None:
+    """pull_request_target and workflow_run have the repository's secrets, whoever's branch it is."""
+    allowed = {"workflow_call"} if path.name in ("fleet-check.yml", "fleet-run.yml") else {"push", "pull_request"}
+    assert set(load(path)["on"]) == allowed
+
+
+def lint_version() -> str:
+    """The one that this tree is linted with."""
+    found = re.search(r"^ansible-lint==(\S+)", (ROOT / ".config/requirements.txt").read_text(), re.MULTILINE)
+    assert found
+    return found[1]
+
+
+def test_a_pull_request_is_validated_linted_and_read() -> None:
+    install = f"pip install -q ansible-lint=={lint_version()}"
+    job = load(CI / "github/fleet-check.yml")["jobs"]["check"]
+    assert "if" not in job
+    assert not [step for step in job["steps"] if {"if", "continue-on-error"} & set(step)]
+    _, *rest = [step["run"] for step in job["steps"] if "run" in step]
+    lint = [f".venv/bin/{install}", f'PATH="$PWD/.venv/bin:$PATH" {LINT}']
+    assert [line for one in rest for line in one.splitlines()] == [
+        f".venv/bin/{VALIDATE}",
+        *lint,
+        f".venv/bin/{SYNTAX}",
+    ]
+    check = load(CI / "gitlab-ci.yml")["check"]
+    assert set(check) == {"extends", "stage", "script"}
+    assert check["script"] == [VALIDATE, install, LINT, SYNTAX]
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="no git here")
+def test_the_lint_takes_the_first_fleet_and_refuses_a_mistake(tmp_path: Path) -> None:
+    """The very command of the templates, on the repository that docs/first-fleet.md and docs/ci.md make."""
+    page = ROOT / "docs/first-fleet.md"
+    work = tmp_path / "fleet"
+    example = ".ansible/collections/ansible_collections/devnode/gpu/inventory/example"
+    shutil.copytree(ROOT / "inventory/example", tmp_path / example)
+    shutil.copytree(CI / "github", work / ".github/workflows")
+    shutil.copy(CI / "gitlab-ci.yml", work / ".gitlab-ci.yml")
+    [requirements] = re.findall(r"`requirements.yml`:\n\n```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    (work / "requirements.yml").write_text(requirements)
+    subprocess.run(["git", "init", "-q", work], check=True)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+    environment["HOME"] = str(tmp_path)
+
+    def run(command: str) -> subprocess.CompletedProcess[str]:
+        argv = ["bash", "-c", command]
+        return subprocess.run(argv, cwd=work, env=environment, capture_output=True, text=True, check=False)
+
+    values = next(block.text for block in blocks(page) if block.marker == "values")
+    assert run(values + to_run(page, "first-fleet")[1].text).returncode == 0
+    good = run(LINT)
+    assert good.returncode == 0, good.stdout + good.stderr
+    with (work / "inventory/group_vars/all/people.yml").open("a") as people:
+        people.write("devnode_users: []\n")
+    bad = run(LINT)
+    assert bad.returncode != 0
+    assert "devnode_users" in bad.stdout + bad.stderr
 
 
 def test_the_key_is_for_pushes_to_the_default_branch_alone() -> None:
@@ -83,6 +152,16 @@ def test_plan_and_apply_differ_by_check_mode() -> None:
 
 def test_gitlab() -> None:
     pipeline = load(CI / "gitlab-ci.yml")
+    # For what there are pipelines at all; which jobs they have is said below.
+    assert pipeline["workflow"] == {
+        "rules": [
+            {"if": '$CI_PIPELINE_SOURCE == "merge_request_event"'},
+            {"if": '$CI_PIPELINE_SOURCE == "push" && $CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH'},
+        ]
+    }
+    jobs = {"check", ".ansible", ".fleet", "plan", "apply", "record"}
+    assert set(pipeline) == {"stages", "workflow", "default", "variables", *jobs}
+    assert not re.search("FLEET|KEY|TOKEN", str(pipeline["variables"]) + str(pipeline["default"]))
     check = pipeline["check"]
     assert not {"environment", "tags", "rules"} & set(check) | {"environment", "tags"} & set(pipeline[".ansible"])
     assert pipeline[".fleet"]["rules"] == [{"if": GITLAB_PUSH, "when": "manual", "allow_failure": False}]

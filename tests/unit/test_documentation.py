@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -36,6 +39,69 @@ def test_what_is_said_to_be_run_is_run(page: Path) -> None:
             assert page.name in (ROOT / block.what).read_text(), f"{block.place}: {block.what} does not read this page"
         elif block.marker in ("run", "values"):
             assert f'"{block.what}"' in code, f"{block.place}: no test runs {block.what}"
+
+
+@dataclass
+class Use:
+    """A call of to_run in a test: how many blocks its statement takes, and the names that it gives them."""
+
+    blocks: int | None  # None: whatever there are
+    names: list[str]
+
+
+def uses(code: str) -> Iterator[tuple[str, Use]]:
+    tree = ast.parse(code)
+    parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    for call in ast.walk(tree):
+        if not isinstance(call, ast.Call) or getattr(call.func, "id", "") != "to_run":
+            continue
+        found, node = Use(0, []), call
+        while node in parents and not isinstance(node, ast.stmt):
+            node = parents[node]
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "join":
+                found.blocks = None
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple | ast.List):
+            found.names = [one.id for one in node.targets[0].elts if isinstance(one, ast.Name)]
+            found.blocks = len(found.names)
+        yield ast.literal_eval(call.args[1]), found
+
+
+def unused(marked: list[str], sources: list[str]) -> list[str]:
+    """Of the names at marked blocks those whose blocks are not all taken and used by a test."""
+    nodes = [node for code in sources for node in ast.walk(ast.parse(code))]
+    read = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    whole = {
+        one
+        for code in sources
+        for one, use in uses(code)
+        if use.blocks is None or (use.blocks == marked.count(one) and set(use.names) <= read)
+    }
+    return sorted(set(marked) - whole)
+
+
+def test_all_blocks_of_a_name_are_used() -> None:
+    """A scenario takes the blocks of a page by number: one more must not go by unnoticed."""
+    marked = [(block.what, name(page)) for page in pages() for block in blocks(page) if block.marker == "run"]
+    pages_of = {what: {page for other, page in marked if other == what} for what, _ in marked}
+    assert not {what: on for what, on in pages_of.items() if len(on) > 1}, "one name, one page"
+    assert not unused([what for what, _ in marked], [source.read_text() for source in SOURCES])
+
+
+@pytest.mark.parametrize(
+    ("code", "good"),
+    [
+        ('A, B = to_run(page, "x")\nrun(A, B)', True),
+        ('[A, B] = to_run(page, "x")\nrun(A)', False),  # B goes nowhere
+        ('A, _ = to_run(page, "x")\nrun(A)', False),
+        ('[A] = to_run(page, "x")\nrun(A)', False),  # there are two
+        ('ALL = to_run(page, "x")\nrun(ALL[0])', False),
+        ('a, b = (run(one) for one in to_run(page, "x"))\nassert a == b', True),
+        ('run("\\n".join(one.text for one in to_run(page, "x")))', True),
+        ("'x'", False),
+    ],
+)
+def test_a_block_that_is_not_used_is_noticed(code: str, good: bool) -> None:
+    assert unused(["x", "x"], [code]) == ([] if good else ["x"])
 
 
 @pytest.mark.parametrize("page", pages(), ids=name)

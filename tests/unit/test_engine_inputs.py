@@ -181,6 +181,10 @@ def test_below_the_floor_the_cves_are_named() -> None:
             {"family": "RedHat", "files": [{"path": "/a", "sha256": "0" * 64}]},
             "are Debian packages, and this host takes RPMs",
         ),
+        (
+            {"family": "RedHat", "repository": "https://mirror.example.com/deb/$(ARCH)"},
+            "deb/$(ARCH) is for apt, and this host takes RPMs. Name the mirror's stable/rpm/$basearch",
+        ),
         ({"version": "latest"}, 'nvidia_container_toolkit_version: "latest" is not a version'),
         ({"version": "1.19.1-1"}, "is not a version"),
         ({"fingerprints": ["x"]}, "nvidia_container_toolkit_repository_fingerprints[0]"),

@@ -18,8 +18,11 @@ PROFILE = yaml.safe_load((ROOT / "docs/mirrors/china.yml").read_text())
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
 # What the profile leaves where it is, and why.
 STAYS = {
+    "pytorch_sshd_base_image": "Docker Hub has no public mirror that lasts; the profile says who names one",
     "nvidia_driver_repository": "no mirror of NVIDIA's driver repository is known; distro or preinstalled needs none",
 }
+# An image without a registry's name comes from Docker Hub.
+HUB = re.compile(r"[a-z0-9_-]+(?:/[a-z0-9._-]+)*:[\w.-]+(?:@sha256:[0-9a-f]{64})?")
 URL = re.compile(r"https?://[^\s\"'|}\])]+")
 
 
@@ -50,6 +53,7 @@ def test_no_source_is_left_at_its_default() -> None:
         for name, value in {**defaults(role), **PROFILE}.items():
             hosts = {urlsplit(url).hostname for text in strings(value) for url in URL.findall(text)}
             abroad = {host for host in hosts if host and not host.endswith(".cn")}
+            abroad |= {"Docker Hub" for text in strings(value) if HUB.fullmatch(text)}
             assert not abroad or name in STAYS, f"{role}: {name} still comes from {abroad}"
 
 
@@ -158,7 +162,27 @@ EXPECTED = {
 }
 
 
-def test_apt_sources_as_the_tasks_render_them(tmp_path) -> None:
+def rendered(tmp_path: Path, variables: dict[str, Any], **values: Any) -> dict[str, Any]:
+    """What Ansible makes of these, on a node with these variables."""
+    task = {"content": "{{ made | to_json }}", "dest": f"{tmp_path}/made.json", "mode": "0644"}
+    book = {
+        "hosts": "gpu-01",
+        "gather_facts": False,
+        "vars": {**variables, "made": values},
+        "tasks": [{"ansible.builtin.copy": task}],
+    }
+    inventory(tmp_path)
+    (tmp_path / "book.yml").write_text(yaml.safe_dump([book]))
+    done = play(tmp_path, tmp_path / "book.yml")
+    assert done.returncode == 0, done.stdout
+    return yaml.safe_load((tmp_path / "made.json").read_text())
+
+
+def facts(family: str, distribution: str, release: str) -> dict[str, Any]:
+    return {"os_family": family, "distribution": distribution, "distribution_release": release}
+
+
+def test_apt_sources_as_the_tasks_render_them(tmp_path: Path) -> None:
     """The very arguments of the tasks, taken out of the roles, rendered by Ansible."""
     arguments = {}
     for role in ("docker_engine", "nvidia_container_toolkit"):
@@ -168,37 +192,34 @@ def test_apt_sources_as_the_tasks_render_them(tmp_path) -> None:
                     source = task["devnode.gpu.apt_source"]
                     arguments[source["name"]] = {key: source[key] for key in ("uris", "key", "key_url", "fingerprints")}
     assert set(arguments) == set(EXPECTED)
-    book = [
-        {
-            "hosts": "gpu-01",
-            "gather_facts": False,
-            "vars": {
-                **defaults("docker_engine"),
-                **defaults("nvidia_container_toolkit"),
-                **PROFILE,
-                **yaml.safe_load((ROOT / "roles/nvidia_container_toolkit/vars/main.yml").read_text()),
-                "ansible_facts": {"distribution": "Debian", "distribution_release": "trixie"},
-                "made": arguments,
-            },
-            "tasks": [
-                {
-                    "ansible.builtin.copy": {
-                        "content": "{{ made | to_json }}",
-                        "dest": f"{tmp_path}/made.json",
-                        "mode": "0644",
-                    }
-                }
-            ],
-        }
-    ]
-    inventory(tmp_path)
-    (tmp_path / "book.yml").write_text(yaml.safe_dump(book))
-    done = play(tmp_path, tmp_path / "book.yml")
-    assert done.returncode == 0, done.stdout
-    made = yaml.safe_load((tmp_path / "made.json").read_text())
+    variables = {
+        **defaults("docker_engine"),
+        **defaults("nvidia_container_toolkit"),
+        **PROFILE,
+        **yaml.safe_load((ROOT / "roles/nvidia_container_toolkit/vars/main.yml").read_text()),
+        "ansible_facts": facts("Debian", "Debian", "trixie"),
+    }
+    made = rendered(tmp_path, variables, **arguments)
     assert {name: (one["uris"][0], one["key_url"]) for name, one in made.items()} == EXPECTED
     assert made["docker"]["fingerprints"] == defaults("docker_engine")["docker_engine_repository_fingerprints"]
     assert all(one["key"] == "" for one in made.values())
+
+
+def test_the_toolkits_repository_on_rhel(tmp_path: Path) -> None:
+    """The task's own arguments; apt's address would be no repository for dnf."""
+    tasks = yaml.safe_load((ROOT / "roles/nvidia_container_toolkit/tasks/rpm.yml").read_text())
+    [source] = [one["ansible.builtin.yum_repository"] for one in tasks if "ansible.builtin.yum_repository" in one]
+    [key] = [one["ansible.builtin.get_url"] for one in tasks if "ansible.builtin.get_url" in one]
+    variables = {
+        **defaults("nvidia_container_toolkit"),
+        **PROFILE,
+        **yaml.safe_load((ROOT / "roles/nvidia_container_toolkit/vars/main.yml").read_text()),
+        "ansible_facts": facts("RedHat", "Rocky", "Blue Onyx"),
+    }
+    assert rendered(tmp_path, variables, source=source["baseurl"], key=key["url"]) == {
+        "source": "https://mirrors.ustc.edu.cn/libnvidia-container/stable/rpm/$basearch",
+        "key": "https://mirrors.ustc.edu.cn/libnvidia-container/gpgkey",
+    }
 
 
 def test_conda_and_pip() -> None:
@@ -216,7 +237,29 @@ def test_conda_and_pip() -> None:
     assert "pytorch" not in role["__miniconda_mirrors"]["tuna"]
 
 
-def test_the_image() -> None:
-    text = (ROOT / "roles/pytorch_sshd/templates/Dockerfile.j2").read_text()
-    assert "--index-url '{{ pytorch_sshd_pip_index_url }}'" in text
-    assert PROFILE["pytorch_sshd_pip_index_url"] == "https://pypi.tuna.tsinghua.edu.cn/simple"
+def dockerfile(tmp_path: Path, variables: dict[str, Any]) -> str:
+    """As the role renders it."""
+    template = ROOT / "roles/pytorch_sshd/templates/Dockerfile.j2"
+    text = f"{{{{ lookup('ansible.builtin.template', '{template}') }}}}"
+    return rendered(tmp_path, {**defaults("pytorch_sshd"), **variables}, text=text)["text"]
+
+
+def test_the_image(tmp_path: Path) -> None:
+    """With the profile and what it asks to be filled in; a base image that has Python, and one that has none."""
+    mine = commented()
+    conda = mine.pop("pytorch_sshd_conda")
+    for more in ({}, {"pytorch_sshd_conda": conda}):
+        text = dockerfile(tmp_path, {**PROFILE, **mine, **more})
+        code = "\n".join(line for line in text.splitlines() if not line.strip().startswith("#"))
+        assert re.findall(r"^FROM (.*)", code, re.MULTILINE) == [mine["pytorch_sshd_base_image"]]
+        assert re.findall(r"--index-url '(.*)'", code) == ["https://pypi.tuna.tsinghua.edu.cn/simple"]
+        assert set(URL.findall(code)) == {"https://pypi.tuna.tsinghua.edu.cn/simple"}
+        assert ("RUN sh /tmp/devnode/conda.sh" in code) == bool(more)
+
+
+def test_the_image_without_a_base_of_your_own_comes_from_docker_hub(tmp_path: Path) -> None:
+    """So the pages say, and so nobody takes the profile alone for enough."""
+    [base] = re.findall(r"^FROM (.*)", dockerfile(tmp_path, PROFILE), re.MULTILINE)
+    assert HUB.fullmatch(base)
+    assert not HUB.fullmatch(commented()["pytorch_sshd_base_image"])
+    assert "Docker Hub" in (ROOT / "docs/mirrors.md").read_text()

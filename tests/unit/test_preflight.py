@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -276,6 +277,22 @@ def test_a_source_that_answers_and_one_that_does_not():
         assert module.connect(("127.0.0.1", port, False)) == Source("127.0.0.1", port, False, "")
     assert module.connect(("127.0.0.1", port, True)) == Source("127.0.0.1", port, True, "connection refused")
     assert module.connect(("no-such-host.invalid", 80, False)).error == "the name is not known here"
+
+
+@pytest.mark.parametrize(
+    ("problem", "words"),
+    [
+        (OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH)), "no route"),
+        (OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH)), "network is unreachable"),
+        (TimeoutError(), "no answer"),
+    ],
+)
+def test_a_source_that_nothing_leads_to(monkeypatch, problem, words):
+    def connection(*_given, **_more):
+        raise problem
+
+    monkeypatch.setattr(module.socket, "create_connection", connection)
+    assert module.connect(("deb.debian.org", 80, False)).error == words
 
 
 def test_no_source_answers():

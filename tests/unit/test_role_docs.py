@@ -7,13 +7,23 @@ from pathlib import Path
 
 import pytest
 import yaml
-from role_docs import BEGIN, END, markdown, page, reference, roles
+from role_docs import BEGIN, END, ROOT, markdown, page, reference, roles
 
 BY_NAME = {"argvalues": roles(), "ids": lambda role: role.name}
 
 
 def specs_of(role: Path) -> dict:
     return yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]
+
+
+@pytest.mark.parametrize("role", **BY_NAME)
+def test_every_role_describes_itself(role: Path) -> None:
+    assert (role / "README.md").is_file()
+    assert specs_of(role)["main"]["options"]
+
+
+def test_the_roles_are_the_folders() -> None:
+    assert [role.name for role in roles()] == sorted(path.name for path in (ROOT / "roles").iterdir())
 
 
 @pytest.mark.parametrize("role", **BY_NAME)

@@ -13,7 +13,22 @@ import pytest
 import yaml
 from doc_blocks import ROOT, to_run
 from scenario_hosts import FOLDER, processes, wait_until
-from stranger import PAGE, STEPS, Adopter, changes, console, hand_out, made, mirrors, on_laptop, page_values
+from stranger import (
+    DESCRIBE,
+    INSTALL,
+    LOOK_AND_DO,
+    MEET,
+    PAGE,
+    WARNED,
+    Adopter,
+    changes,
+    console,
+    hand_out,
+    made,
+    mirrors,
+    on_laptop,
+    page_values,
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +65,13 @@ def test_installs_as_the_page_says(adopter: Adopter) -> None:
     done = adopter.run("ansible-galaxy collection install --offline devnode-gpu-*.tar.gz")
     assert done.returncode != 0
     assert "* community.crypto:>=3.0.0,<4.0.0 (dependency of devnode.gpu:" in done.stdout + done.stderr
-    done = adopter.run(STEPS[0].text)
+    done = adopter.run(INSTALL.text)
     assert done.returncode == 0, done.stdout + done.stderr
     there = {
         str(path.parent.relative_to(adopter.collections)) for path in adopter.collections.glob("*/*/MANIFEST.json")
     }
     assert there == {"devnode/gpu", "community/crypto"}
-    done = adopter.run(STEPS[1].text)
+    done = adopter.run(DESCRIBE.text)
     assert done.returncode == 0, done.stdout + done.stderr
     mirrors(adopter)
 
@@ -65,18 +80,18 @@ def test_meets_the_hosts_only_with_the_right_fingerprints(adopter: Adopter) -> N
     wrong = {"NODE_FINGERPRINT": adopter.values["BASTION_FINGERPRINT"]}
     right = adopter.values
     adopter.values = {**right, **wrong}
-    done = adopter.run(STEPS[2].text)
+    done = adopter.run(MEET.text)
     adopter.values = right
     assert done.returncode != 0
     assert "was expected" in done.stdout, done.stdout + done.stderr
-    done = adopter.run(STEPS[2].text)
+    done = adopter.run(MEET.text)
     assert done.returncode == 0, done.stdout + done.stderr
     recorded = (adopter.work / "inventory" / "known_hosts").read_text()
     assert [line.split()[0] for line in recorded.splitlines()] == ["bastion", "gpu-01"]
 
 
 def test_sees_then_does(adopter: Adopter) -> None:
-    check, _, real = STEPS[3].text.partition("\n")
+    check, _, real = LOOK_AND_DO.text.partition("\n")
     theirs = console("gpu-01", "docker inspect -f '{{.State.Pid}} {{.State.StartedAt}}' theirs")
     before = console("gpu-01", "cat /etc/docker/daemon.json; ls /etc/ssh/sshd_config.d /etc/nftables.d 2>&1 || true")
     done = adopter.run(check)
@@ -108,7 +123,7 @@ def test_a_job_runs_it_again_with_nothing_but_an_agent(adopter: Adopter) -> None
     log = (adopter.work / "apply.txt").read_text()
     assert done.returncode == 0, log[-6000:] + done.stderr
     assert set(changes(log).values()) == {0}, log[-6000:]
-    assert "[WARNING]" not in log
+    assert not [words for words in WARNED if words in log]
     assert done.stdout.startswith("PLAY RECAP")
     assert list(temporary.iterdir()) == []
     wait_until(lambda: not processes(str(temporary)), "the job's agent and connections have ended", 10)

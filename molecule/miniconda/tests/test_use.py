@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from pathlib import Path
 
 import pytest
 from conftest import PREFIX, Box
+from doc_blocks import ROOT, to_run
+
+DECLARED, OF_THEIR_OWN = to_run(ROOT / "docs" / "environments.md", "molecule/miniconda/tests/test_use.py")
 
 # --- every kind of shell -------------------------------------------------------------------------------------------
 
@@ -213,9 +214,5 @@ def test_a_run_without_changes_is_short_and_does_not_start_conda(box: Box) -> No
 @pytest.mark.standin
 @pytest.mark.full_run
 def test_the_documented_commands_run_as_written(box: Box) -> None:
-    text = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"], "docs/environments.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    commands = [line for block in blocks for line in block.splitlines() if line.startswith("conda ")]
-    assert len(commands) >= 4
-    for command in commands:
-        box.person(command)
+    box.person(f"set -e\n{DECLARED.text}")
+    box.person(f"set -e\n{OF_THEIR_OWN.text}")

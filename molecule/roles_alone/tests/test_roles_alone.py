@@ -26,7 +26,7 @@ import pytest
 import yaml
 from doc_blocks import ROOT
 from scenario_hosts import FOLDER, Done, root, ssh, wait_until
-from stranger import STEPS, Adopter, changes, console, made, new_key, standins
+from stranger import INSTALL, Adopter, changes, console, deprecated, made, new_key, standins
 
 FULL = os.environ.get("DEVNODE_TESTS") == "full"
 ORDER = (
@@ -88,7 +88,7 @@ def adopter() -> Iterator[Adopter]:
 
 @pytest.fixture(scope="module")
 def settled(adopter: Adopter) -> Settled:
-    done = adopter.run(STEPS[0].text)
+    done = adopter.run(INSTALL.text)
     assert done.returncode == 0, done.stdout + done.stderr
     place = adopter.work / "alone"
     (place / "files").mkdir(parents=True)
@@ -296,7 +296,9 @@ EFFECTS: dict[str, Callable[[Settled], None]] = {
 
 def run(one: Settled, name: str, play: dict[str, Any], *options: str) -> Done:
     (one.adopter.work / "alone" / f"{name}.yml").write_text(yaml.safe_dump([play]))
-    return one.adopter.run(f"ansible-playbook -i alone/hosts.yml {' '.join(options)} --diff alone/{name}.yml")
+    done = one.adopter.run(f"ansible-playbook -i alone/hosts.yml {' '.join(options)} --diff alone/{name}.yml")
+    assert not deprecated(done)
+    return done
 
 
 def test_they_are_all_roles() -> None:

@@ -20,6 +20,7 @@ from stranger import (
     build,
     changes,
     console,
+    deprecated,
     hand_out,
     made,
     mirrors,
@@ -52,6 +53,7 @@ class Fleet:
 
     adopter: Adopter
     inventory: str = "inventory"
+    version: str = ""
     files: dict[str, dict[str, str]] = field(default_factory=dict)
     theirs: str = ""
     container: str = ""
@@ -62,11 +64,13 @@ class Fleet:
         archives = f"{version}/devnode-gpu-*.tar.gz community-crypto-*.tar.gz"
         done = self.adopter.run(f"ansible-galaxy collection install --offline --force {archives}")
         assert done.returncode == 0, done.stdout + done.stderr
+        self.version = version
 
     def site(self, *options: str) -> dict[str, int]:
         """A run that fails nowhere; how much it changed on the hosts."""
         done = self.adopter.run(f"ansible-playbook -i {self.inventory} devnode.gpu.site {' '.join(options)} --diff")
         assert done.returncode == 0, done.stdout[-8000:] + done.stderr
+        assert self.version == "older" or not deprecated(done)
         self.said = done.stdout + done.stderr
         found = changes(done.stdout)
         return {host: found[host] for host in HOSTS if host in found}

@@ -80,7 +80,10 @@ remove_include() {
 }
 
 install_kit() {
+    # What is made above these gets the same mode from the umask.
+    # shellcheck disable=SC2174
     mkdir -p -m 0700 -- "$HOME/.ssh" "$directory"
+    # shellcheck disable=SC2174
     if [ -n "$sockets" ]; then mkdir -p -m 0700 -- "$HOME/${sockets#??}"; fi
     if [ "$kit" != "$directory" ]; then
         for file in config known_hosts README.md devnode-ssh agents mosh install.sh; do

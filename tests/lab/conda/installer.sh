@@ -110,4 +110,5 @@ rm -rf "$PREFIX/install_tmp"
 [ "$KEEP_PKGS" = "1" ] || rm -rf "$PREFIX/pkgs"
 printf "installation finished.\n"
 exit 0
+# shellcheck disable=SC2317  # the mark behind which the payload begins, and never a command
 @@END_HEADER@@
