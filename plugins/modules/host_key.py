@@ -190,13 +190,18 @@ class HostKey:
         shutil.copy2(self.path("key"), copy)
         os.rename(copy, self.path("old"))
 
+    def _certify(self) -> None:
+        if self.params["stage"] == "serve" and self.params["certificate"] and self.certified:
+            self.write(self.certificate, self.params["certificate"])
+
     def _swap(self) -> None:
+        # sshd reads both files for each connection: so one right after the other.
+        self._certify()
         os.rename(self.path("next"), self.path("key"))
 
     def _reload(self) -> None:
+        self._certify()
         self.write_public()
-        if self.params["stage"] == "serve" and self.params["certificate"] and self.certified:
-            self.write(self.certificate, self.params["certificate"])
         self.run(*(self.params["reload"] or ["/bin/sh", "-c", RELOAD]))
         wanted, end = self.public("key"), time.monotonic() + PATIENCE
         while self.served() != wanted:
