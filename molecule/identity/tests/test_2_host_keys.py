@@ -7,7 +7,7 @@ import os
 import subprocess
 
 import pytest
-from identity import BASTIONS, Client, only_the_authority_is_known, said
+from identity import BASTIONS, Client, by_authority, only_the_authority_is_known, said
 from scenario_hosts import FOLDER, SCENARIO, root
 
 PLAYBOOK = SCENARIO.parents[1] / "playbooks" / "rotate_host_keys.yml"
@@ -90,18 +90,20 @@ def test_an_interrupted_run_is_completed_and_no_login_breaks(before):
     only_the_authority_is_known()
     # While sshd reads its configuration again it does not listen, for a moment: that is what the attempts are for.
     loop = "while :; do %s && echo in || echo broken; sleep 0.2; done"
-    for bastion in BASTIONS:
-        for known in ("known_hosts", "by_authority"):
-            word = Client(bastion, "ops", known=known).ssh("-o", "ConnectionAttempts=5", command="true")
-            unit, log = f"logins-{bastion}-{known}", f"/tmp/logins-{bastion}-{known}"  # noqa: S108  on the client
-            root("client", f"rm -f {log}; systemd-run -q --unit={unit} sh -c '{loop % word} >>{log} 2>&1'")
+    # Key and certificate are two files: who knows the authority alone may come between them, once. (On the other host the
+    # run was killed by hand, without a certificate for its key.)
+    loops = {("old", "known_hosts"): 0, ("new", "known_hosts"): 0, ("old", "by_authority"): 1}
+    for bastion, known in loops:
+        word = Client(bastion, "ops", known=known).ssh("-o", "ConnectionAttempts=5", command="true")
+        unit, log = f"logins-{bastion}-{known}", f"/tmp/logins-{bastion}-{known}"  # noqa: S108  on the client
+        root("client", f"rm -f {log}; systemd-run -q --unit={unit} sh -c '{loop % word} >>{log} 2>&1'")
     rotated("serve", "-e", "devnode_rotate_wait_hours=0")
     root("client", "systemctl stop 'logins-*'")
-    for bastion in BASTIONS:
-        for known in ("known_hosts", "by_authority"):
-            text = root("client", f"cat /tmp/logins-{bastion}-{known}")
-            assert text.count("in\n") > 3, (bastion, known, text)
-            assert "broken" not in text, (bastion, known, text)
+    for (bastion, known), at_most in loops.items():
+        text = root("client", f"cat /tmp/logins-{bastion}-{known}")
+        assert text.count("in\n") > 3, (bastion, known, text)
+        assert text.count("broken") <= at_most, (bastion, known, text)
+    assert all(by_authority(bastion) for bastion in BASTIONS)
     assert old.is_in()
     old.leaves()
     for bastion in BASTIONS:
