@@ -90,8 +90,8 @@ def test_an_interrupted_run_is_completed_and_no_login_breaks(before):
     only_the_authority_is_known()
     # While sshd reads its configuration again it does not listen, for a moment: that is what the attempts are for.
     loop = "while :; do %s && echo in || echo broken; sleep 0.2; done"
-    # Key and certificate are two files: who knows the authority alone may come between them, once. (On the other host the
-    # run was killed by hand, without a certificate for its key.)
+    # Key and certificate are two files: who knows the authority alone may come between them, once. (On the other host
+    # the run was killed by hand, without a certificate for its key.)
     loops = {("old", "known_hosts"): 0, ("new", "known_hosts"): 0, ("old", "by_authority"): 1}
     for bastion, known in loops:
         word = Client(bastion, "ops", known=known).ssh("-o", "ConnectionAttempts=5", command="true")
