@@ -67,7 +67,7 @@ site: venv  ## The documentation as a small site, in .cache/site/html
 	@$(BIN)/python tests/docs_site.py
 
 changelog: venv  ## Move changelogs/fragments into CHANGELOG.md, for the version in galaxy.yml
-	@$(BIN)/antsibull-changelog release --update-existing
+	@$(BIN)/antsibull-changelog release --update-existing --reload-plugins
 
 lock: venv  ## Resolve .config/requirements.in again, with hashes
 	@$(PYTHON) -m venv --clear .cache/lock && .cache/lock/bin/pip install --quiet pip-tools==7.6.2

@@ -13,7 +13,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils import workspace_parse
 DOCUMENTATION = r"""
 name: workspace_web
 short_description: What nginx reads on a host with workspaces
-version_added: "0.1.0"
+version_added: 0.2.0
 author: The devnode.gpu authors (@devnode)
 description:
   - Turns those workspaces that ask for C(web) into the servers of nginx, and into files with who may come in, for

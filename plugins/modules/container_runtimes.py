@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: container_runtimes
 short_description: containerd, CRI-O and Podman can give GPUs to their containers
-version_added: 0.1.0
+version_added: 0.2.0
 description:
   - Turns CDI on where a runtime has it off, registers the C(nvidia) runtime where that is asked for or where there is
     no CDI, and removes what stands in CDI's way. What a runtime that is no longer listed had got is taken back.

@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: host_certificates
 short_description: Sign host keys with an authority on the controller
-version_added: 0.1.0
+version_added: 0.2.0
 author:
   - The devnode.gpu authors (@devnode)
 description:

@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: preflight
 short_description: Whether a host is one that the rest can work on, and its facts
-version_added: 0.1.0
+version_added: 0.2.0
 author: The devnode.gpu authors (@devnode)
 description:
   - Looks at a host before anything else does, by plain C(sh). A host without Python, with a sudo that asks, a wrong

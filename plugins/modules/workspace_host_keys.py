@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: workspace_host_keys
 short_description: Which host keys of workspaces are to be signed
-version_added: "0.1.0"
+version_added: 0.2.0
 author: The devnode.gpu authors (@devnode)
 description:
   - Reads the public host keys of workspaces and the certificates beside them, for M(devnode.gpu.host_certificates). The
