@@ -82,6 +82,18 @@ def run_all(commands: Iterable[Command], stop: bool = True) -> List[Outcome]:
     return outcomes
 
 
+def insist(commands: Iterable[Command], pauses: Iterable[float]) -> List[Outcome]:
+    """All of them, and all of them again after each pause until none fails: a way back has no other end."""
+    every = list(commands)
+    outcomes = run_all(every, stop=False)
+    for seconds in pauses:
+        if not failed(outcomes):
+            break
+        time.sleep(seconds)
+        outcomes = run_all(every, stop=False)
+    return outcomes
+
+
 def verified(command: Command) -> Outcome:
     """A command that has to succeed. If it does not, its ``repair`` runs, if it has one, and then it again."""
     outcome = run_command(command)

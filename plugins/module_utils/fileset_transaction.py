@@ -17,6 +17,7 @@ from ansible_collections.devnode.gpu.plugins.module_utils.fileset_commands impor
     Command,
     Outcome,
     failed,
+    insist,
     masked,
     run_all,
     secrets_of,
@@ -41,6 +42,8 @@ from ansible_collections.devnode.gpu.plugins.module_utils.fileset_manifest impor
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_states import depth, put
 
 BACKUPS_KEPT = 10
+# Seconds between tries to activate the old files again. What failed once may have met somebody's connection.
+PAUSES = (1.0, 2.0, 4.0, 8.0)
 
 
 class Transaction:
@@ -156,7 +159,8 @@ class Transaction:
             commands += [command for command in self._reactivation() if command.get("at_boot")]
         else:
             commands = self._reactivation()
-        report["commands"] = masked(run_all(commands, stop=False), secret)
+        # Services start by themselves after a restart; nothing is gained by waiting for them there.
+        report["commands"] = masked(insist(commands, () if at_boot else PAUSES), secret)
         report["errors"] += [
             "%s: exit %d: %s" % (" ".join(o["argv"]), o["rc"], o["output"]) for o in report["commands"] if o["rc"]
         ]

@@ -230,6 +230,17 @@ from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError
 
 SSHD = "/usr/sbin/sshd"
+# systemd does not start a socket whose service runs, and while the socket is there every connection starts the service.
+# So both stop, together. A socket that does not come up all the same would leave a host that nobody gets in to: then
+# sshd listens by itself.
+SOCKET_AGAIN = """
+for pause in 0.2 1 2; do
+  systemctl stop "$1" "$2"
+  systemctl start "$1" && exit
+  sleep $pause
+done
+exec systemctl start "$2"
+"""
 
 
 class Host:
@@ -401,14 +412,13 @@ def _activate(socket: str, service: str) -> list[dict[str, Any]]:
     if not socket:
         # Not try-…: when a new policy has ended sshd, the old one has to start it again.
         return [again, {"argv": ["systemctl", "reload-or-restart", service], "when_changed": config}]
-    # systemd does not start a socket while its service runs, so the service stops first. Sessions stay: the unit kills
-    # only the listener (KillMode=process). The next connection starts it again, with the new configuration.
+    # Sessions stay: the unit kills only the listener (KillMode=process). The next connection starts it again, with the
+    # new configuration.
     units = [f"/etc/systemd/system/{socket}.d/*"]
     return [
         {"argv": ["systemctl", "daemon-reload"], "when_changed": units},
-        {"argv": ["systemctl", "stop", service], "when_changed": units + config},
         {**again, "when_changed": units + config},
-        {"argv": ["systemctl", "restart", socket], "when_changed": units + config},
+        {"argv": ["/bin/sh", "-c", SOCKET_AGAIN, "sh", socket, service], "when_changed": units + config},
     ]
 
 

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from ansible_collections.devnode.gpu.plugins.module_utils import fileset_transaction
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_commands import run_command, wanted_commands
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_disk import FileSetError, locked
 from ansible_collections.devnode.gpu.plugins.module_utils.fileset_manifest import load_manifest, manifest_path
@@ -99,3 +100,23 @@ def test_another_format_or_a_damaged_manifest_is_not_guessed_at(case: Case) -> N
 def test_one_run_at_a_time(case: Case) -> None:
     with locked(case.base), pytest.raises(FileSetError, match="another run"):
         locked(case.base, 0.1).__enter__()
+
+
+def test_a_way_back_is_tried_again_until_it_works(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first two times something is in the way: systemd starts no socket whose service somebody has just started."""
+    monkeypatch.setattr(fileset_transaction, "PAUSES", (0.0, 0.0, 0.0))
+    count = Path(f"{case.base}.tries")
+    busy = ["sh", "-c", f"echo x >>{count}; test $(wc -l <{count}) -gt 2"]
+    transaction = case.transaction([case.state("a", "file", b"x")], activate=[], reactivate=[{"argv": busy}])
+    transaction.apply()
+    report = transaction.rollback()
+    assert report["errors"] == []
+    assert count.read_text() == "x\n" * 3
+
+
+def test_a_way_back_that_never_works_ends_and_is_told(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fileset_transaction, "PAUSES", (0.0, 0.0))
+    broken = [{"argv": ["sh", "-c", "echo no; exit 3"]}]
+    transaction = case.transaction([case.state("a", "file", b"x")], activate=[], reactivate=broken)
+    transaction.apply()
+    assert transaction.rollback()["errors"] == ["sh -c echo no; exit 3: exit 3: no"]

@@ -6,10 +6,12 @@ By site.yml on bastions and nodes at once: sshd, the packet filter, kits and Ans
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lab_site import CONFIG, LAB, inside
@@ -34,31 +36,39 @@ def enters(config: str | Path) -> bool:
     return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=60).returncode == 0
 
 
+def given(folder: Path, **values: Any) -> tuple[str, str]:
+    """Variables of bastions and nodes, and of no client: an inventory beside the lab's."""
+    path = folder / "ports.yml"
+    groups = {group: {"vars": values} for group in ("devnode_bastions", "devnode_nodes")}
+    path.write_text(json.dumps({"all": {"children": groups}}))
+    return "-i", str(path)
+
+
 def test_to_another_port_and_back(lab: None, tmp_path: Path) -> None:
     old = tmp_path / "old" / "config"
     shutil.copytree(Path(CONFIG).parent, old.parent, symlinks=True)
     # In one step it is refused, and nothing happens.
-    done = attempt(tmp_path, devnode_ssh_port=NEW, ansible_port=22)
+    done = attempt(tmp_path, *given(tmp_path, devnode_ssh_port=NEW, ansible_port=22))
     assert done.returncode != 0
     assert "ssh_server_port: 2022. This run came in on 22" in " ".join(done.stdout.split()), done.stdout
     assert listening() == [{22}] * 3
     assert enters(CONFIG)
 
-    site(tmp_path, devnode_ssh_ports_also=[NEW])
+    site(tmp_path, *given(tmp_path, devnode_ssh_ports_also=[NEW]))
     assert listening() == [{22, NEW}] * 3
     assert enters(old)
-    site(tmp_path, devnode_ssh_port=NEW, devnode_ssh_ports_also=[22])
+    site(tmp_path, *given(tmp_path, devnode_ssh_port=NEW, devnode_ssh_ports_also=[22]))
     assert f"Port {NEW}" in Path(CONFIG).read_text()
     assert enters(CONFIG)
     assert enters(old)
-    site(tmp_path, devnode_ssh_port=NEW)
+    site(tmp_path, *given(tmp_path, devnode_ssh_port=NEW))
     assert listening() == [{NEW}] * 3
     assert enters(CONFIG)
     assert not enters(old)
-    assert set(site(tmp_path, devnode_ssh_port=NEW).values()) == {0}
+    assert set(site(tmp_path, *given(tmp_path, devnode_ssh_port=NEW)).values()) == {0}
 
-    site(tmp_path, devnode_ssh_port=NEW, devnode_ssh_ports_also=[22])
-    site(tmp_path, devnode_ssh_ports_also=[NEW])
+    site(tmp_path, *given(tmp_path, devnode_ssh_port=NEW, devnode_ssh_ports_also=[22]))
+    site(tmp_path, *given(tmp_path, devnode_ssh_ports_also=[NEW]))
     site(tmp_path)
     assert listening() == [{22}] * 3
     assert enters(old)

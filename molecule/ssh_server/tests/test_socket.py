@@ -50,7 +50,7 @@ def policy(host: str) -> str:
 def instead(*lines: str, port: int = 22) -> str:
     """Extra variables with these lines instead of the policy, and another port of the socket."""
     listen = f"[Socket]\nListenStream=\nListenStream=0.0.0.0:{port}\nListenStream=[::]:{port}\nBindIPv6Only=ipv6-only\n"
-    activate = (["daemon-reload"], ["stop", "ssh.service"], ["restart", "ssh.socket"])
+    activate = (["daemon-reload"], ["stop", "ssh.socket", "ssh.service"], ["start", "ssh.socket"])
     text = {
         "sections": [{"why": "A mistake.", "lines": lines}],
         "files": [{"path": SOCKET, "content": listen}],
@@ -126,6 +126,36 @@ def test_an_sshd_that_crashes_when_it_reads_the_new_policy(host: str) -> None:
 def test_an_sshd_that_crashes_under_the_socket() -> None:
     """Each connection that looks whether it works starts it once more."""
     a_crash_is_taken_back("debian13")
+
+
+KNOCKER = """import socket, time
+while True:
+    try:
+        socket.create_connection(("127.0.0.1", 22), 1).close()
+    except OSError:
+        pass
+    time.sleep(0.002)
+"""
+
+
+@pytest.mark.usefixtures("under_the_socket")
+@pytest.mark.parametrize("host", HOSTS)
+def test_somebody_connects_all_the_time_while_the_socket_is_made_anew(host: str) -> None:
+    """Each connection starts the service, and systemd starts no socket whose service runs. There and back, twice."""
+    before = policy(host)
+    inside(host, f"cat >/root/knocker <<'END'\n{KNOCKER}END\nsystemd-run -q --unit=knocking python3 /root/knocker")
+    try:
+        for number in range(2):
+            for more in (
+                ("-e", f"ssh_server_max_sessions={50 + number} ssh_server_port=2222"),
+                ("-e", "ansible_port=2222"),
+            ):
+                done = play("--limit", host, *more)
+                assert done.returncode == 0, done.stdout + done.stderr
+                assert inside(host, "systemctl is-active ssh.socket").strip() == "active"
+    finally:
+        inside(host, "systemctl stop knocking; rm /root/knocker")
+    assert policy(host) == before
 
 
 @pytest.mark.skipif(not FULL, reason="the full run: the lock-out that a killed run leaves is shown in the gate")
