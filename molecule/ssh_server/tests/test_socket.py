@@ -142,6 +142,7 @@ while True:
 @pytest.mark.parametrize("host", HOSTS)
 def test_somebody_connects_all_the_time_while_the_socket_is_made_anew(host: str) -> None:
     """Each connection starts the service, and systemd starts no socket whose service runs. There and back, twice."""
+    assert play("--limit", host).returncode == 0
     before = policy(host)
     inside(host, f"cat >/root/knocker <<'END'\n{KNOCKER}END\nsystemd-run -q --unit=knocking python3 /root/knocker")
     try:
