@@ -4,4 +4,4 @@
 
 from __future__ import annotations
 
-GENERATOR = "devnode.gpu 0.1.0"
+GENERATOR = "devnode.gpu 0.2.0"
