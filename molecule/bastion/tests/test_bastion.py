@@ -175,6 +175,7 @@ def test_a_controller_is_never_banned(name):
         controller_ssh(name, "true", user=f"guess{number}")
         subprocess.run(["ssh-keyscan", "-T", "5", address(name)], capture_output=True, check=False)
     found = "journalctl -t sshd -t sshd-session --since -5min | grep -c 'Invalid user guess7 from'"
+    # grep ends with 1 when it counts none.
     wait_until(lambda: int(root(name, f"{found} || true")) > 0, "the journal has the failures")
     # fail2ban has read as far when it has seen somebody else's failure behind them.
     read_so_far(name)
