@@ -141,7 +141,11 @@ while True:
 @pytest.mark.usefixtures("under_the_socket")
 @pytest.mark.parametrize("host", HOSTS)
 def test_somebody_connects_all_the_time_while_the_socket_is_made_anew(host: str) -> None:
-    """Each connection starts the service, and systemd starts no socket whose service runs. There and back, twice."""
+    """Each connection starts the service, and systemd starts no socket whose service runs. There and back, twice.
+
+    Who knocks takes a busy machine its seconds: here it is the listener that counts, not how soon a run confirms.
+    """
+    window = ("-e", "ssh_server_guard_window=120")
     assert play("--limit", host).returncode == 0
     before = policy(host)
     inside(host, f"cat >/root/knocker <<'END'\n{KNOCKER}END\nsystemd-run -q --unit=knocking python3 /root/knocker")
@@ -151,11 +155,13 @@ def test_somebody_connects_all_the_time_while_the_socket_is_made_anew(host: str)
                 ("-e", f"ssh_server_max_sessions={50 + number} ssh_server_port=2222"),
                 ("-e", "ansible_port=2222"),
             ):
-                done = play("--limit", host, *more)
+                done = play("--limit", host, *window, *more)
                 assert done.returncode == 0, done.stdout + done.stderr
                 assert inside(host, "systemctl is-active ssh.socket").strip() == "active"
     finally:
         inside(host, "systemctl stop knocking; rm /root/knocker")
+        if "2222" in inside(host, PORTS):  # the tests after a failed one come by port 22
+            play("--limit", host, *window, "-e", "ansible_port=2222")
     assert policy(host) == before
 
 
