@@ -272,7 +272,8 @@ def test_a_restart_of_sshd_keeps_relays(bastion):
     assert 'APT::Periodic::Unattended-Upgrade "1";' in found
     assert re.search('Unattended-Upgrade::Origins-Pattern:: ".*label=Debian-Security', found), found
     # What it would upgrade and from where: it reads its own settings, and nothing is installed.
-    dry = root(bastion, "unattended-upgrade --dry-run --verbose 2>&1")
+    # It leaves an empty sources.list, and Lynis (test_yardsticks.py) looks no further than that.
+    dry = root(bastion, "unattended-upgrade --dry-run --verbose 2>&1; find /etc/apt/sources.list -empty -delete")
     assert "label=Debian-Security" in dry, dry
 
 
