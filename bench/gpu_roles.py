@@ -61,9 +61,14 @@ def run(rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
     with one_host() as environment:
         folder = Path(environment["MOLECULE_EPHEMERAL_DIRECTORY"])
         some = ["-i", str(folder / "inventory" / "ansible_inventory.yml"), "--limit", HOST]
-        whole = own(runs.unchanged([*some, str(ROOT / "molecule" / SCENARIO / "converge.yml")], rounds, **environment))
-        book = folder / "floor.yml"
-        book.write_text(yaml.safe_dump([runs.play("all", tasks=runs.empty(whole.most))]))
-        floor = runs.unchanged([*some, str(book)], rounds, **environment)
+
+        def nothing(done: runs.Run) -> list[str]:
+            book = folder / "floor.yml"
+            book.write_text(yaml.safe_dump([runs.play("all", tasks=runs.empty(own(done).most))]))
+            return [*some, str(book)]
+
+        book = str(ROOT / "molecule" / SCENARIO / "converge.yml")
+        whole, floor = runs.beside([*some, book], nothing, rounds, **environment)
+        whole = own(whole)
         say(f"    {whole.most} results (25 are allowed): {whole.seconds:.1f} s, floor {floor.seconds:.1f} s")
     return {"rounds": rounds, "load": round(os.getloadavg()[0], 1), "rows": [runs.row(WHAT, whole, floor)]}

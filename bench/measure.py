@@ -36,6 +36,16 @@ def clocked(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def settle(longest: float = 180.0) -> None:
+    """Wait until this machine has little else to do, so that what ran before a measurement is not part of it.
+
+    The load is an average over a minute, and falls to half in 42 s.
+    """
+    until = time.monotonic() + longest
+    while os.getloadavg()[0] > (os.cpu_count() or 1) / 2 and time.monotonic() < until:
+        time.sleep(5)
+
+
 def ms(seconds: Sequence[float]) -> float:
     """The median, in milliseconds."""
     return round(statistics.median(seconds) * 1000, 1)

@@ -63,12 +63,16 @@ def nodes_beside(count: int, say: Callable[[str], None]) -> Iterator[Words]:
 def measured(words: Words, nodes: int, rounds: int) -> dict[str, Any]:
     names = [machine.name for machine in fleet.MACHINES if machine.gpus] + [m.name for m in fleet.more_nodes(nodes)]
     some = [*words, "--limit", ",".join(["bastion", "client", "localhost", *names[:nodes]])]
-    whole = runs.unchanged([*some, str(ROOT / "site.yml")], rounds, **LAB)
-    with tempfile.NamedTemporaryFile("w", suffix=".yml") as book:
-        plays = [runs.play(where, tasks=runs.empty(whole.results[host])) for where, host in PLAYS]
-        yaml.safe_dump(plays, book)
-        book.flush()
-        floor = runs.unchanged([*some, book.name], rounds, **LAB)
+    with tempfile.TemporaryDirectory(prefix="dnf-") as folder:
+
+        def nothing(done: runs.Run) -> list[str]:
+            book = Path(folder) / "floor.yml"
+            book.write_text(
+                yaml.safe_dump([runs.play(where, tasks=runs.empty(done.results[host])) for where, host in PLAYS])
+            )
+            return [*some, str(book)]
+
+        whole, floor = runs.beside([*some, str(ROOT / "site.yml")], nothing, rounds, **LAB)
     counts = ", ".join(f"{host} {whole.results[host]}" for _, host in PLAYS)
     what = f"site.yml, {nodes} node{'s' if nodes > 1 else ''}, a bastion, a client"
     return {**runs.row(what, whole, floor), "results_by_host": counts}

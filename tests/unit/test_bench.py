@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,23 @@ def test_the_chart_is_a_picture_with_a_bar_for_each_number() -> None:
 def test_a_scenarios_own_tasks_are_not_counted_as_the_roles() -> None:
     found = gpu_roles.own(runs.Run(1.0, 0, {"debian13": 28}))
     assert (found.most, found.seconds) == (25, 1.0)
+
+
+def test_a_playbook_and_its_floor_take_turns_and_the_fastest_of_each_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([4.0, 2.0, 3.0, 2.5])
+    asked: list[str] = []
+
+    def playbook(argv: Sequence[str], **more: str) -> runs.Run:
+        asked.append(argv[-1])
+        return runs.Run(next(seconds), 0, {"h00": 6})
+
+    monkeypatch.setattr(runs, "playbook", playbook)
+    whole, floor = runs.beside(["site.yml"], lambda done: [f"floor of {done.most}"], 2)
+    assert asked == ["site.yml", "floor of 6"] * 2
+    assert (whole.seconds, floor.seconds) == (3.0, 2.0)
+
+
+def test_a_run_that_changes_something_is_no_measure_of_one_that_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "playbook", lambda argv, **more: runs.Run(1.0, 1, {"h00": 6}))
+    with pytest.raises(measure.BenchError, match="changed something"):
+        runs.beside(["site.yml"], lambda done: ["floor.yml"], 1)
