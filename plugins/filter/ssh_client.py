@@ -1,22 +1,28 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters of the role ssh_client_config: from views to the files that file_set puts somewhere."""
+"""Filters of the role ssh_client_config: from views to the files that file_set puts somewhere.
+
+What they work with is imported when they are called: see access.py.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.devnode.gpu.plugins.module_utils.client_check import parse_views
-from ansible_collections.devnode.gpu.plugins.module_utils.client_render import KitFile, installed
-from ansible_collections.devnode.gpu.plugins.module_utils.client_view import ClientView
+
+if TYPE_CHECKING:
+    from ansible_collections.devnode.gpu.plugins.module_utils.client_render import KitFile
+    from ansible_collections.devnode.gpu.plugins.module_utils.client_view import ClientView
 
 File = dict[str, Any]
 
 
 def _parsed(views: Any) -> list[ClientView]:
+    from ansible_collections.devnode.gpu.plugins.module_utils.client_check import parse_views
+
     parsed, wrong = parse_views(views)
     if wrong:
         raise AnsibleFilterError("The client views cannot be used:\n" + "\n".join(wrong))
@@ -34,6 +40,8 @@ def _directory(path: str, **owner: Any) -> File:
 
 def home_files(views: Any, homes: dict[str, Any]) -> list[File]:
     """The files that lie in the homes of people on a managed machine. `homes`: account -> {home, uid, gid}."""
+    from ansible_collections.devnode.gpu.plugins.module_utils.client_render import installed
+
     files: list[File] = []
     for view in _homed(views, homes):
         home = homes[view.login]
@@ -65,6 +73,8 @@ def accounts(views: Any) -> list[dict[str, str]]:
 
 def errors(views: Any) -> list[str]:
     """Everything that is wrong with the views, one sentence each."""
+    from ansible_collections.devnode.gpu.plugins.module_utils.client_check import parse_views
+
     return parse_views(views)[1]
 
 

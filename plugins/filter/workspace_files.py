@@ -1,6 +1,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the containers of a host read about themselves, as files."""
+"""What the containers of a host read about themselves, as files.
+
+What the filter works with is imported when it is called: see access.py.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
-from ansible_collections.devnode.gpu.plugins.module_utils import workspace_container, workspace_parse
 
 DOCUMENTATION = r"""
 name: workspace_files
@@ -57,6 +58,9 @@ def workspace_files(
     algorithms: dict[str, Sequence[str]] | None = None,
 ) -> list[dict[str, Any]]:
     """See DOCUMENTATION."""
+    from ansible_collections.devnode.gpu.plugins.module_utils import workspace as model
+    from ansible_collections.devnode.gpu.plugins.module_utils import workspace_container, workspace_parse
+
     if not isinstance(specs, (list, tuple)):
         raise AnsibleFilterError("workspace_files: the input is not a list of workspaces")
     workspaces, problems = workspace_parse.parse(specs)

@@ -1,6 +1,9 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What nginx reads on a host whose workspaces have a JupyterLab over HTTPS."""
+"""What nginx reads on a host whose workspaces have a JupyterLab over HTTPS.
+
+What the filter works with is imported when it is called: see access.py.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.devnode.gpu.plugins.module_utils import workspace_parse, workspace_web
 
 DOCUMENTATION = r"""
 name: workspace_web
@@ -45,6 +47,8 @@ _value:
 
 def workspace_web_filter(specs: Any, passwords: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """See DOCUMENTATION."""
+    from ansible_collections.devnode.gpu.plugins.module_utils import workspace_parse, workspace_web
+
     if not isinstance(specs, (list, tuple)):
         raise AnsibleFilterError("workspace_web: the input is not a list of workspaces")
     workspaces, problems = workspace_parse.parse(specs)

@@ -153,9 +153,16 @@ def _check(arguments: argparse.Namespace, command_line: CommandLine) -> list[str
         (user, address) for user in members[:1] for address in addresses
     ]
     classes += [(user, address, for_members) for user, address in dict.fromkeys(asked_for + pairs)]
+    answers: dict[tuple[str, str], tuple[dict[str, list[str]], str]] = {}
+
+    def effective_for(user: str, address: str) -> tuple[dict[str, list[str]], str]:
+        if (user, address) not in answers:
+            answers[user, address] = ask(arguments.sshd, list(command_line.options), user, address, lport)
+        return answers[user, address]
+
     wrong: dict[tuple[str, str], dict[str, str]] = {}
     for user, address, asked in classes:
-        effective, failure = ask(arguments.sshd, list(command_line.options), user, address, lport)
+        effective, failure = effective_for(user, address)
         if failure:
             return [failure]
         who = user if address == SOMEWHERE[0] else f"{user} from {address}"
@@ -163,14 +170,14 @@ def _check(arguments: argparse.Namespace, command_line: CommandLine) -> list[str
             wrong.setdefault(difference, {}).setdefault(user, who)
     keep = [(user, address) for user, _at, address in (word.rpartition("@") for word in arguments.keep)]
     for user, address in keep + [(user, "") for user in named or members[:1]]:
-        effective, failure = ask(arguments.sshd, list(command_line.options), user, address or SOMEWHERE[0], lport)
+        effective, failure = effective_for(user, address or SOMEWHERE[0])
         keyword = "" if failure else shut_out(user, address, groups_of(user), effective)
         if keyword:
             lines = "; ".join(f"{one.where} says {one.value}" for one in settings if one.keyword == keyword)
             whence = f" from {address}" if address else ""
             problems.append(f"{user} could not log in{whence} any more, because of {keyword}: {lines}")
     for user, _at, address in (word.rpartition("@") for word in arguments.deny):
-        effective, failure = ask(arguments.sshd, list(command_line.options), user, address, lport)
+        effective, failure = effective_for(user, address)
         if not failure and not shut_out(user, address, groups_of(user), effective):
             lines = "; ".join(f"{one.where} says {one.keyword} {one.value}" for one in earlier) or "nothing says why"
             problems.append(f"{user} could log in from {address}, where its keys must not count: {lines}")

@@ -150,6 +150,11 @@ options:
     type: list
     elements: str
     default: []
+  tolerate_missing:
+    description: Without sshd on the host, answer with RV(missing) alone instead of failing.
+    type: bool
+    default: false
+    version_added: 0.2.0
 attributes:
   check_mode:
     description: Runs in check mode as ever, since it changes nothing.
@@ -168,6 +173,14 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+missing:
+  description:
+    - Packages that the policy needs and whose program is not on the host. With C(openssh-server) among them, and
+      O(tolerate_missing), there is no other value.
+  returned: success
+  type: list
+  elements: str
+  sample: [sudo]
 sections:
   description: The policy. Each section has C(why) and C(lines).
   returned: success
@@ -230,6 +243,8 @@ from ansible_collections.devnode.gpu.plugins.module_utils.ssh_keys import public
 from ansible_collections.devnode.gpu.plugins.module_utils.validators import InvalidError
 
 SSHD = "/usr/sbin/sshd"
+# What a policy needs, by the program that says that it is there. Of the same name on Debian's and Red Hat's families.
+PACKAGES = {SSHD: "openssh-server", "/usr/sbin/visudo": "sudo"}
 # systemd does not start a socket whose service runs, and while the socket is there every connection starts the service.
 # So both stop, together. A socket that does not come up all the same would leave a host that nobody gets in to: then
 # sshd listens by itself.
@@ -278,10 +293,9 @@ class Host:
 
     def socket_unit(self) -> str:
         """The socket unit that listens for sshd, if one does."""
-        for unit in ("ssh.socket", "sshd.socket"):
-            if self.run("systemctl", "is-active", unit).split()[:1] == ["active"]:
-                return unit
-        return ""
+        units = "ssh.socket", "sshd.socket"
+        states = self.run("systemctl", "is-active", *units).split()
+        return units[states.index("active")] if "active" in states[: len(units)] else ""
 
     def service_unit(self) -> str:
         """ssh.service on Debian's family, sshd.service elsewhere."""
@@ -480,6 +494,7 @@ def main() -> None:
             "client_persist": {"type": "int", "default": 0},
             "channel_timeouts": strings,
             "allowed_overrides": strings,
+            "tolerate_missing": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -489,6 +504,7 @@ def main() -> None:
         key: tuple(value) if isinstance(value, list) else value for key, value in module.params.items()
     }
     state, drop_in = given.pop("state"), given.pop("drop_in")
+    tolerate_missing = given.pop("tolerate_missing")
     if state == "absent":
         given["operators"] = given["automation_users"] = ()
         given["keep_port"] = False
@@ -496,6 +512,14 @@ def main() -> None:
     problems = ssh_policy_refusals.invalid(wishes)
     if problems:
         module.fail_json(msg="\n".join(problems))
+    missing = [package for program, package in PACKAGES.items() if not os.path.exists(program)]
+    if not os.path.exists(SSHD):
+        if tolerate_missing:
+            module.exit_json(changed=False, missing=missing)
+        module.fail_json(
+            msg=f"{SSHD} is not on this host, so nobody can tell which policy it understands. It comes with the "
+            "package openssh-server; a dry run installs nothing."
+        )
     host = Host(module)
     facts = gather(host, wishes.host_key_types)
     problems = ssh_policy_refusals.refusals(wishes, facts)
@@ -507,6 +531,7 @@ def main() -> None:
     ports = list(wishes.ports) if state == "present" else _ports_without(drop_in)
     module.exit_json(
         changed=False,
+        missing=missing,
         sections=[asdict(section) for section in ssh_policy.sections(wishes, facts)],
         files=_socket_files(socket, wishes) + _config_files(module, drop_in),
         activate=_activate(socket, host.service_unit()),

@@ -4,17 +4,16 @@
 
 from __future__ import annotations
 
-from ansible_collections.devnode.gpu.plugins.module_utils import (
-    fileset_commands,
-    fileset_disk,
-    fileset_guard,
-    fileset_manifest,
-    fileset_states,
-    fileset_transaction,
-)
 from ansible_collections.devnode.gpu.plugins.plugin_utils.host_program import archive
 
-PARTS = (fileset_guard, fileset_transaction, fileset_manifest, fileset_states, fileset_commands, fileset_disk)
+PARTS = (
+    "fileset_guard",
+    "fileset_transaction",
+    "fileset_manifest",
+    "fileset_states",
+    "fileset_commands",
+    "fileset_disk",
+)
 
 
 def guard_program() -> bytes:

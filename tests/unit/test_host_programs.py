@@ -27,10 +27,14 @@ ALONE = (audit_show, audit_words, mig_layout, ssh_sessions, totp_state)
 TOGETHER = {"guard": guard_program.PARTS, **host_program.PROGRAMS}
 
 
-def imported(module: ModuleType) -> set[str]:
+def file_of(module: ModuleType) -> Path:
+    return Path(str(module.__file__))
+
+
+def imported(path: Path) -> set[str]:
     """Full names, without those of the standard library."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and str(node.module).endswith(".module_utils"):
@@ -42,20 +46,20 @@ def imported(module: ModuleType) -> set[str]:
 
 @pytest.mark.parametrize("module", ALONE, ids=lambda module: module.__name__.rsplit(".", 1)[-1])
 def test_it_runs_on_hosts_by_itself(module: ModuleType) -> None:
-    assert imported(module) == set()
+    assert imported(file_of(module)) == set()
 
 
 def test_the_recorder_needs_what_the_role_installs_with_it() -> None:
     # python3-systemd is a package that the role brings.
-    assert imported(audit_recorder) == {"audit_join", audit_join.__name__, "systemd"}
-    assert imported(audit_join) == {"audit_words", audit_words.__name__}
+    assert imported(file_of(audit_recorder)) == {"audit_join", audit_join.__name__, "systemd"}
+    assert imported(file_of(audit_join)) == {"audit_words", audit_words.__name__}
 
 
 @pytest.mark.parametrize("name", TOGETHER)
 def test_the_parts_of_a_program_need_only_each_other(name: str) -> None:
-    names = {part.__name__ for part in TOGETHER[name]}
+    names = {f"{host_program.PACKAGE}.{part}" for part in TOGETHER[name]}
     for part in TOGETHER[name]:
-        assert imported(part) <= names
+        assert imported(host_program.FOLDER / f"{part}.py") <= names
 
 
 def test_the_program_that_compares_runs_where_the_collection_is_not(tmp_path: Path) -> None:
