@@ -23,6 +23,7 @@ PREFIX = os.environ.get("DEVNODE_PREFIX", "devnode")
 def instead(*lines):
     """Extra variables with these lines instead of the policy."""
     policy = {
+        "missing": [],
         "sections": [{"why": "A mistake.", "lines": lines}],
         "files": [],
         "activate": [{"argv": ["systemctl", "reload-or-restart", "ssh.service"]}],

@@ -52,6 +52,7 @@ def instead(*lines: str, port: int = 22) -> str:
     listen = f"[Socket]\nListenStream=\nListenStream=0.0.0.0:{port}\nListenStream=[::]:{port}\nBindIPv6Only=ipv6-only\n"
     activate = (["daemon-reload"], ["stop", "ssh.socket", "ssh.service"], ["start", "ssh.socket"])
     text = {
+        "missing": [],
         "sections": [{"why": "A mistake.", "lines": lines}],
         "files": [{"path": SOCKET, "content": listen}],
         "activate": [{"argv": ["systemctl", *words]} for words in activate],
